@@ -1,0 +1,3 @@
+//! Who may come in, and do what.
+
+pub mod token;

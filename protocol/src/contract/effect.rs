@@ -1,0 +1,306 @@
+//! Everything that the core wants done.
+//!
+//! Owns the one way out; refuses to know how it is done. Imperative verbs all. The runtime does them in order.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::id::{AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId};
+use super::record::{DeviceRecord, MessageRecord, PairingHistory, SessionRecord, ToolCallRecord};
+use super::time::Unix;
+use crate::access::token::Secret;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer the request head, flush, and close the TCP connection. Nothing after the head is read.
+    Respond {
+        /// The connection.
+        conn: ConnId,
+        /// What to answer.
+        response: Response,
+    },
+    /// Answer the request head with 101 and speak WebSocket from then on.
+    Upgrade {
+        /// The connection.
+        conn: ConnId,
+        /// The peer's `Sec-WebSocket-Key`.
+        key: String,
+        /// A longer message is reported as [`MessageFault::TooLarge`](crate::MessageFault::TooLarge).
+        message_bytes_max: usize,
+    },
+    /// From the next message on, this is the longest that is read.
+    Admit {
+        /// The connection.
+        conn: ConnId,
+        /// Bytes.
+        message_bytes_max: usize,
+    },
+    /// Send one text message, unfragmented, to each of these.
+    Send {
+        /// To whom.
+        to: To,
+        /// The text; serialised once, however many get it.
+        text: String,
+    },
+    /// Flush what was sent before, briefly, then end the connection: with this close code if it speaks WebSocket.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// RFC 6455, section 7.4.
+        code: u16,
+        /// For people.
+        reason: &'static str,
+    },
+    /// Read nothing more from it until told so.
+    Pause {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Read again.
+    Resume {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Make these changes durable, all or none, and say so with [`Input::Stored`](crate::Input::Stored).
+    Store {
+        /// The operation's name.
+        op: OpId,
+        /// The changes, in order.
+        changes: Vec<Change>,
+        /// How sure they must be before it is said.
+        sync: Sync,
+    },
+    /// Find something out and say it with [`Input::Answered`](crate::Input::Answered).
+    Ask {
+        /// The question's name.
+        ask: AskId,
+        /// The question.
+        question: Question,
+    },
+    /// Start a child, in a process group of its own, under the guard.
+    Spawn {
+        /// Its name.
+        proc: ProcId,
+        /// What to start.
+        command: Command,
+    },
+    /// Write to a child's standard input.
+    Feed {
+        /// The child.
+        proc: ProcId,
+        /// What to write.
+        bytes: Vec<u8>,
+    },
+    /// Close a child's standard input once everything fed was written.
+    Finish {
+        /// The child.
+        proc: ProcId,
+    },
+    /// End a child and all its descendants: politely, then not.
+    Kill {
+        /// The child.
+        proc: ProcId,
+    },
+    /// The daemon is done: flush briefly and return from the loop. The last effect ever.
+    Stop,
+}
+
+/// Whom to send to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    /// One connection.
+    One(ConnId),
+    /// Several, in this order.
+    Many(Vec<ConnId>),
+}
+
+/// An HTTP answer. `Connection: close` and `Content-Length` are always added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The reason phrase.
+    pub reason: &'static str,
+    /// The media type of the body.
+    pub content_type: &'static str,
+    /// One more header, such as `WWW-Authenticate`.
+    pub header: Option<(&'static str, &'static str)>,
+    /// The body.
+    pub body: Cow<'static, str>,
+}
+
+/// How sure a change must be before it is called stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sync {
+    /// It survives a crash of the process.
+    Process,
+    /// It survives a loss of power too: grants, revocations, and what limits guesses.
+    Disk,
+}
+
+/// One change of stored state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Insert or replace the device.
+    PutDevice(DeviceRecord),
+    /// The device was seen.
+    TouchDevice {
+        /// Which.
+        id: DeviceId,
+        /// When.
+        at: Unix,
+        /// How it came.
+        via: &'static str,
+    },
+    /// Append the device to the tombstone file, once and for ever.
+    Bury(DeviceId),
+    /// Replace the local token's file.
+    PutLocalToken(Secret),
+    /// Replace the daemon's name.
+    PutName(String),
+    /// Replace what is known about failed pairing.
+    PutPairing(PairingHistory),
+    /// Insert or replace the session.
+    PutSession(SessionRecord),
+    /// Delete the session, its messages and its tool calls.
+    DeleteSession(SessionId),
+    /// Insert or replace the message.
+    PutMessage(MessageRecord),
+    /// Insert or replace the tool call.
+    PutToolCall(ToolCallRecord),
+    /// These event numbers and this time have been used.
+    Advance {
+        /// The last event number.
+        seq: u64,
+        /// The wall clock.
+        unix: Unix,
+    },
+}
+
+/// One question to the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// Is this an existing directory, and which really?
+    Directory {
+        /// An absolute path.
+        path: String,
+    },
+    /// A page of a session's messages: the last `limit` before `before`, or the first after `after`, or the last.
+    Messages {
+        /// Whose.
+        session: SessionId,
+        /// Only those with a lower ordinal than this message's.
+        before: Option<MessageId>,
+        /// Only those with a higher ordinal than this message's.
+        after: Option<MessageId>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// The message that its sender called so.
+    MessageByClientId {
+        /// In this session.
+        session: SessionId,
+        /// The sender's id for it.
+        client_id: String,
+    },
+    /// A page of a session's tool calls, the last before `before`.
+    ToolCalls {
+        /// Whose.
+        session: SessionId,
+        /// Only those made before this one.
+        before: Option<super::id::ToolCallId>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// One tool call.
+    ToolCall {
+        /// In this session.
+        session: SessionId,
+        /// Which.
+        id: super::id::ToolCallId,
+    },
+    /// Find a program, check that it may be trusted, and run it this way and that.
+    Probe {
+        /// The program.
+        program: Program,
+        /// The arguments of each run.
+        runs: Vec<Vec<String>>,
+        /// Its environment.
+        env: Env,
+        /// For each run.
+        timeout: Duration,
+    },
+}
+
+/// A program to find (security I2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Its name in `PATH`.
+    pub name: &'static str,
+    /// Its absolute path, if the owner set one.
+    pub path: Option<String>,
+}
+
+/// A child's environment: nothing but this (security I3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Env {
+    /// Names taken over from the daemon's own environment, where set.
+    pub inherit: &'static [&'static str],
+    /// Names and values added to them.
+    pub set: Vec<(String, Secret)>,
+}
+
+/// A child to start. No shell is involved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The program's canonical path, as a [`Probe`](crate::Probe) found it.
+    pub program: String,
+    /// Its arguments. No prompt and no secret is ever among them (I1, A8).
+    pub args: Vec<String>,
+    /// Its working directory.
+    pub cwd: String,
+    /// Its environment.
+    pub env: Env,
+}
+
+/// Where handlers put effects; the runtime takes them out, in order, all of them, after each call.
+#[derive(Debug, Default)]
+pub struct Effects {
+    list: Vec<Effect>,
+}
+
+impl Effects {
+    /// An empty sink. Use one for the whole life of a runtime: its memory is kept.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { list: Vec::new() }
+    }
+
+    /// Takes everything out, in order.
+    pub fn drain(&mut self) -> alloc::vec::Drain<'_, Effect> {
+        self.list.drain(..)
+    }
+
+    /// How many are waiting.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// None is waiting.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    pub(crate) fn send(&mut self, conn: ConnId, text: String) {
+        self.push(Effect::Send { to: To::One(conn), text });
+    }
+}

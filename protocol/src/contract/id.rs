@@ -1,0 +1,124 @@
+//! Names of things: who creates a resource names it, and a name is never used again.
+//!
+//! Owns the identifier types; refuses to know what they stand for. All are small `Copy` values with a total order, so
+//! that every table can be an ordered map and a run is the same on every machine.
+
+use core::fmt;
+use core::str::FromStr;
+use uuid::Uuid;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+number!(
+    /// A connection; named by the runtime when it accepts one.
+    ConnId
+);
+number!(
+    /// A storage operation; named by the core in [`Effect::Store`](crate::Effect::Store).
+    OpId
+);
+number!(
+    /// A question to the world; named by the core in [`Effect::Ask`](crate::Effect::Ask).
+    AskId
+);
+number!(
+    /// A child process; named by the core in [`Effect::Spawn`](crate::Effect::Spawn).
+    ProcId
+);
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::from_str(text).map(Self)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// A session: one conversation with one agent in one directory. A random UUID (version 4).
+    SessionId
+);
+uuid_id!(
+    /// A message of a session.
+    MessageId
+);
+uuid_id!(
+    /// A tool call of a session. Ours, not the provider's: theirs are text that a model's server chose.
+    ToolCallId
+);
+
+/// A paired device: the eight Base62 characters that also select its token's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(pub [u8; 8]);
+
+impl DeviceId {
+    /// The id as text; always eight ASCII letters and digits when it came through [`FromStr`] or the generator.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.0).unwrap_or("????????")
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is not eight Base62 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotADeviceId;
+
+impl fmt::Display for NotADeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a device id is eight letters and digits")
+    }
+}
+
+impl core::error::Error for NotADeviceId {}
+
+impl FromStr for DeviceId {
+    type Err = NotADeviceId;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes: [u8; 8] = text.as_bytes().try_into().map_err(|_| NotADeviceId)?;
+        if bytes.iter().all(u8::is_ascii_alphanumeric) {
+            Ok(Self(bytes))
+        } else {
+            Err(NotADeviceId)
+        }
+    }
+}
+
+impl serde::Serialize for DeviceId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
+    }
+}
