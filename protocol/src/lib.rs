@@ -7,6 +7,7 @@ pub mod access;
 pub mod contract;
 mod daemon;
 mod engine;
+mod wire;
 
 pub use contract::config::{Config, ProviderConfig};
 pub use contract::effect::{

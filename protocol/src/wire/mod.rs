@@ -1,0 +1,3 @@
+//! What bytes mean. Leniency towards clients lives only here.
+
+pub(crate) mod http;
