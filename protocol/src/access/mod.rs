@@ -1,4 +1,5 @@
 //! Who may come in, and do what.
 
 pub(crate) mod limiter;
+pub(crate) mod pairing;
 pub mod token;
