@@ -5,9 +5,11 @@ extern crate alloc;
 
 pub mod access;
 pub mod agent;
+pub mod client;
 pub mod contract;
 mod daemon;
 mod engine;
+pub mod text;
 mod wire;
 
 pub use contract::config::{Config, ProviderConfig};
