@@ -106,7 +106,6 @@ impl Pairing {
         opening: Opening,
         entropy: &mut Entropy,
     ) -> Result<&Window, Locked> {
-        self.window = None;
         if opening.unlock && opening.by == Role::Owner {
             self.history.failed_windows.clear();
         }

@@ -271,6 +271,22 @@ pub(crate) fn health(
     }
 }
 
+/// The answer to [`Verdict::Metrics`]: the Prometheus text format, version 0.0.4.
+pub(crate) fn metrics(gauges: &[(&str, usize)]) -> Response {
+    use core::fmt::Write as _;
+    let mut body = String::new();
+    for (name, value) in gauges {
+        let _ = write!(body, "# TYPE clawd_{name} gauge\nclawd_{name} {value}\n");
+    }
+    Response {
+        status: 200,
+        reason: "OK",
+        content_type: "text/plain; version=0.0.4",
+        header: None,
+        body: Cow::Owned(body),
+    }
+}
+
 /// The answer to [`Verdict::Metrics`] without a bearer, and to one that is wrong, revoked, expired or remote.
 pub(crate) fn unauthorized() -> Response {
     Response {
