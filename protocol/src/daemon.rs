@@ -1,27 +1,366 @@
-//! The daemon: one value, two functions.
+//! The daemon: one value, two functions. Dispatch only.
+//!
+//! Owns the order in which an input is handled: time first, then due timers, then the input. Refuses to know what any
+//! of it means; the rooms do.
 
-use crate::{Config, Effects, Input, Instant, Now, Snapshot};
+use alloc::string::String;
 
-/// The daemon.
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::access::Access;
+use crate::access::account::{empty, role_error};
+use crate::access::ctx::Ctx;
+use crate::access::entry::Gauges;
+use crate::access::peers::{Call, Caller, Peers, Phase, Who, close};
+use crate::contract::config::Config;
+use crate::contract::effect::{Effect, Effects};
+use crate::contract::id::ConnId;
+use crate::contract::input::Input;
+use crate::contract::snapshot::Snapshot;
+use crate::contract::time::{Instant, Now};
+use crate::engine::{Engine, Timer};
+use crate::wire::method::{self, Method};
+use crate::wire::params::Params;
+use crate::wire::rpc::{self, Envelope, Invalid, Request, RpcError, RpcId};
+use crate::work::Work;
+
+/// Longest that the daemon waits for its agents and its store when it is told to end.
+const SHUTDOWN_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(6);
+
+/// The daemon: everything between bytes and hands, as one value. See the [crate's documentation](crate) for the
+/// contract with its runtime.
 #[derive(Debug)]
-pub struct Daemon {}
+pub struct Daemon {
+    engine: Engine,
+    peers: Peers,
+    access: Access,
+    work: Work,
+    life: Life,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Running,
+    /// Waits for agents to exit and for the store.
+    Ending,
+    Stopped,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusView<'a> {
+    version: &'a str,
+    daemon_id: &'a str,
+    uptime: u64,
+    uptime_secs: u64,
+    active_sessions: usize,
+    total_sessions: usize,
+    port: u16,
+    pid: u32,
+    host_name: &'a str,
+    pending_approvals: usize,
+    devices: usize,
+    connections: usize,
+    relay: Option<&'a str>,
+    providers: &'a RawValue,
+}
 
 impl Daemon {
-    /// Makes it.
+    /// Makes a daemon. `entropy` comes from the operating system in production; it is an argument so that a run can be
+    /// repeated. `restored` is what the store knew.
     #[must_use]
-    pub fn new(config: Config, entropy: [u8; 32], restored: Snapshot) -> Self {
-        let _ = (config, entropy, restored);
-        Self {}
+    pub fn new(config: Config, entropy: [u8; 32], mut restored: Snapshot) -> Self {
+        let access = Access::new(&mut restored, &config.limits);
+        let work = Work::new(&mut restored);
+        let engine = Engine::new(config, entropy, restored.seq, restored.unix_high);
+        Self { engine, peers: Peers::default(), access, work, life: Life::Running }
     }
 
-    /// Advances the machine by one input.
+    /// Advances the machine by one input and pushes what is to be done. Total: it never blocks, never fails, and never
+    /// panics on a peer's bytes.
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
-        let _ = (now, input, effects);
+        if self.life == Life::Stopped {
+            return;
+        }
+        self.engine.advance(now);
+        let Self { engine, peers, access, work, life } = self;
+        let mut cx = Ctx { engine, peers, fx: effects };
+        // Before the input is looked at, so that an extra `Tick` changes nothing.
+        while let Some(timer) = cx.engine.timers.expire(cx.engine.now.mono) {
+            on_timer(&mut cx, access, work, life, timer);
+        }
+        on_input(&mut cx, access, work, life, input);
+        if *life == Life::Ending && work.is_idle() && access.is_idle() {
+            stop(&mut cx, life);
+        }
     }
 
-    /// When `handle` must be called again even if nothing happens.
+    /// When [`Self::handle`] must be called again even if nothing happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.engine.timers.next()
+    }
+}
+
+fn on_input(
+    cx: &mut Ctx<'_>,
+    access: &mut Access,
+    work: &mut Work,
+    life: &mut Life,
+    input: Input<'_>,
+) {
+    match input {
+        Input::Started { port } => {
+            cx.engine.port = port;
+            cx.engine.started = cx.engine.now;
+            work.on_started(cx);
+        }
+        Input::Opened { conn, source } => access.on_opened(cx, conn, source),
+        Input::Requested { conn, head } => {
+            let gauges = Gauges {
+                active_sessions: work.active(),
+                total_sessions: work.total(),
+                pending_approvals: work.pending_approvals(),
+                agents: work.agents(),
+            };
+            access.on_requested(cx, conn, head, gauges);
+        }
+        Input::Began { conn } => access.on_began(cx, conn),
+        Input::Text { conn, text } => on_text(cx, access, work, life, conn, text),
+        Input::Broke { conn, fault } => access.on_broke(cx, conn, fault),
+        Input::Flushed { conn, bytes } => cx.peers.flushed(conn, bytes),
+        Input::Closed { conn } => {
+            access.forget_timers(cx, conn);
+            access.on_closed(conn);
+            cx.peers.remove(conn);
+        }
+        Input::Stored { op, result } => {
+            if !access.on_stored(cx, op, &result) {
+                work.on_stored(cx, op, result);
+            }
+        }
+        Input::Answered { ask, answer } => work.on_answered(cx, ask, answer),
+        Input::Spawned { proc, result } => work.on_spawned(cx, proc, result),
+        Input::Fed { proc, bytes } => work.on_fed(cx, proc, bytes),
+        Input::Output { proc, stream, bytes } => work.on_output(cx, proc, stream, bytes),
+        Input::Exited { proc, code } => work.on_exited(cx, proc, code),
+        Input::Tick => {}
+        Input::Shutdown => shut_down(cx, work, life),
+    }
+}
+
+fn on_timer(cx: &mut Ctx<'_>, access: &mut Access, work: &mut Work, life: &mut Life, timer: Timer) {
+    match timer {
+        Timer::Stranger(conn) => access.on_stranger_late(cx, conn),
+        Timer::Penalty(conn) => access.on_penalty_over(cx, conn),
+        Timer::Message(conn) => access.on_message_late(cx, conn),
+        Timer::Expiry => access.on_expiry_due(cx),
+        Timer::Pairing => access.on_pairing_late(cx),
+        Timer::OldToken => access.on_old_token_late(cx),
+        Timer::Stream(id) => work.on_stream_due(cx, id),
+        Timer::Announce(id, tool) => work.on_announce_due(cx, id, tool),
+        Timer::Approval(id, tool) => work.on_approval_late(cx, id, tool),
+        Timer::Interrupt(id) => work.on_interrupt_late(cx, id),
+        Timer::AgentIdle(id) => work.on_agent_idle(cx, id),
+        Timer::AgentExit(proc) => work.on_exit_late(cx, proc),
+        Timer::Shutdown => stop(cx, life),
+    }
+}
+
+// --- messages ---------------------------------------------------------------------------------------------------
+
+fn on_text(
+    cx: &mut Ctx<'_>,
+    access: &mut Access,
+    work: &mut Work,
+    life: &mut Life,
+    conn: ConnId,
+    text: &str,
+) {
+    let Some(peer) = cx.peers.peer(conn) else { return };
+    let caller = match peer.phase {
+        Phase::Known(caller) => caller,
+        Phase::Stranger => return access.on_stranger_text(cx, conn, text),
+        Phase::Head | Phase::Waiting | Phase::Closing => return,
+    };
+    cx.engine.timers.disarm(Timer::Message(conn));
+    if let Who::Device(id) = caller.who {
+        access.touch(cx, conn, id);
+    }
+    let limits = &cx.engine.config.limits;
+    match rpc::read(text, limits.json_depth_max, limits.batch_max) {
+        Ok(Envelope::One(request)) => {
+            on_request(cx, access, work, life, conn, caller, None, request);
+        }
+        Ok(Envelope::Batch(requests)) => {
+            let batch = cx.peers.batch(conn, requests.len());
+            for request in requests {
+                on_request(cx, access, work, life, conn, caller, Some(batch), request);
+            }
+        }
+        Err(error) => cx.peers.send(conn, rpc::error(None, &error), cx.fx),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the rooms, and one request with its caller")]
+fn on_request(
+    cx: &mut Ctx<'_>,
+    access: &mut Access,
+    work: &mut Work,
+    life: &mut Life,
+    conn: ConnId,
+    caller: Caller,
+    batch: Option<u64>,
+    request: Result<Request<'_>, Invalid<'_>>,
+) {
+    let request = match request {
+        Ok(request) => request,
+        Err(Invalid { id, error }) => {
+            let text = rpc::error_text(id.unwrap_or("null"), &error);
+            return match batch {
+                Some(batch) => cx.peers.settle_in_batch(conn, batch, Some(text), cx.fx),
+                None => cx.peers.send(conn, text, cx.fx),
+            };
+        }
+    };
+    let method = Method::from_name(&request.method);
+    // The commonest call by far, and it waits for nothing.
+    if let (Some(Method::Ping), None, Some(id)) = (method, batch, request.id) {
+        let text = access.ping_text(cx, id, &request);
+        return cx.peers.send(conn, text, cx.fx);
+    }
+    let id = request.id.map(RpcId::new);
+    let limits = &cx.engine.config.limits;
+    let Some(call) = cx.peers.accept(conn, id, batch, limits, cx.fx) else { return };
+    let Some(method) = method else { return cx.refuse(call, &RpcError::unknown_method()) };
+    if let Err(error) = allow(cx, method, caller, conn) {
+        return cx.refuse(call, &error);
+    }
+    on_call(cx, access, work, life, call, caller, method, &request);
+}
+
+/// The one gate for calls: the table of methods, the caller's role, and the burst of costly calls (security B8, C6).
+fn allow(cx: &mut Ctx<'_>, method: Method, caller: Caller, conn: ConnId) -> Result<(), RpcError> {
+    let is_device = matches!(caller.who, Who::Device(_));
+    match method.access() {
+        method::Access::Anybody => {}
+        method::Access::From(role) if caller.role >= role => {}
+        method::Access::Device | method::Access::SelfOr(_) if is_device => {}
+        method::Access::SelfOr(role) if caller.role >= role => {}
+        method::Access::From(role) | method::Access::SelfOr(role) => {
+            return Err(role_error(role.as_str()));
+        }
+        method::Access::Device => return Err(role_error("device")),
+    }
+    if method.is_costly() {
+        let limits = &cx.engine.config.limits;
+        cx.peers.pay(conn, cx.engine.now.mono, limits).map_err(|after| {
+            RpcError::new(-32029, "rate_limited", "too many costly calls")
+                .hint("wait a little")
+                .retry_after(after)
+        })?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "the rooms, and one call with its caller")]
+fn on_call(
+    cx: &mut Ctx<'_>,
+    access: &mut Access,
+    work: &mut Work,
+    life: &mut Life,
+    call: Call,
+    caller: Caller,
+    method: Method,
+    request: &Request<'_>,
+) {
+    let params = match Params::read(request.params) {
+        Ok(params) => params,
+        Err(error) => return cx.refuse(call, &error),
+    };
+    let params = &params;
+    match method {
+        Method::Ping => {
+            let pong = access.ping(cx, request);
+            cx.answer(call, &pong);
+        }
+        Method::Auth => access.on_auth_again(cx, call, caller, request),
+        Method::Pair => cx.refuse(
+            call,
+            &RpcError::new(-32600, "already_authenticated", "this connection is somebody already")
+                .hint("pair on a connection of its own"),
+        ),
+        Method::Status => on_status(cx, access, work, call),
+        Method::Providers => work.on_providers(cx, call),
+        Method::CheckProvider => work.on_check_provider(cx, call, params),
+        Method::SetName => access.on_set_name(cx, call, params),
+        Method::PairPin => access.on_pair_pin(cx, call, caller, params),
+        Method::PairCancel => access.on_pair_cancel(cx, call),
+        Method::RotateToken => access.on_rotate_local(cx, call, params),
+        Method::Shutdown => {
+            cx.answer(call, &empty());
+            shut_down(cx, work, life);
+        }
+        Method::DeviceList => access.on_device_list(cx, call, caller, params),
+        Method::DeviceRevoke => access.on_device_revoke(cx, call, caller, params),
+        Method::DeviceRename => access.on_device_rename(cx, call, caller, params),
+        Method::DeviceRotate => access.on_device_rotate(cx, call, caller),
+        Method::DeviceSetRole => access.on_device_set_role(cx, call, caller, params),
+        Method::SessionCreate => work.on_create(cx, call, params),
+        Method::SessionList => work.on_list(cx, call),
+        Method::SessionGet => work.on_session_get(cx, call, params),
+        Method::SessionRename => work.on_rename(cx, call, params),
+        Method::SessionDelete => work.on_delete(cx, call, params),
+        Method::SendMessage => work.on_send(cx, call, params),
+        Method::Messages => work.on_messages(cx, call, params),
+        Method::SessionPause => work.on_pause(cx, call, params),
+        Method::SessionResume => work.on_resume(cx, call, params),
+        Method::SessionCancel => work.on_cancel(cx, call, params),
+        Method::SetModel => work.on_set_model(cx, call, params),
+        Method::ToolCalls => work.on_tool_calls(cx, call, params),
+        Method::ToolApprove => work.on_approve(cx, call, caller, params),
+        Method::ToolReject => work.on_reject(cx, call, caller, params),
+        Method::Approvals => work.on_approvals(cx, call),
+    }
+}
+
+fn on_status(cx: &mut Ctx<'_>, access: &Access, work: &Work, call: Call) {
+    let uptime = cx.engine.now.mono.since(cx.engine.started.mono).as_secs();
+    let host_name = String::from(access.host_name(cx));
+    let view = StatusView {
+        version: &cx.engine.config.version,
+        daemon_id: access.daemon_id(),
+        uptime,
+        uptime_secs: uptime,
+        active_sessions: work.active(),
+        total_sessions: work.total(),
+        port: cx.engine.port,
+        pid: cx.engine.config.pid,
+        host_name: &host_name,
+        pending_approvals: work.pending_approvals(),
+        devices: access.living_devices(cx),
+        connections: cx.peers.known().count(),
+        relay: None,
+        providers: &work.provider_views(),
+    };
+    cx.peers.answer(call, &view, cx.fx);
+}
+
+// --- the end ----------------------------------------------------------------------------------------------------
+
+fn shut_down(cx: &mut Ctx<'_>, work: &mut Work, life: &mut Life) {
+    if *life == Life::Running {
+        *life = Life::Ending;
+        work.on_shutdown(cx);
+        cx.engine.timers.arm(Timer::Shutdown, cx.engine.now.mono + SHUTDOWN_TIMEOUT);
+    }
+}
+
+fn stop(cx: &mut Ctx<'_>, life: &mut Life) {
+    if *life != Life::Stopped {
+        *life = Life::Stopped;
+        cx.peers.close_all(close::GOING_AWAY, "shutting down", cx.fx);
+        cx.fx.push(Effect::Stop);
     }
 }

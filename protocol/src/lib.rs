@@ -11,6 +11,7 @@ mod daemon;
 mod engine;
 pub mod text;
 mod wire;
+mod work;
 
 pub use contract::config::{Config, ProviderConfig};
 pub use contract::effect::{

@@ -1,5 +1,106 @@
-//! Who may come in, and do what.
+//! Who may come in, and do what: tokens, devices, pairing, limits on strangers, and the connections themselves.
 
-pub(crate) mod limiter;
-pub(crate) mod pairing;
+pub(crate) mod account;
+pub(crate) mod ctx;
+mod devices;
+pub(crate) mod entry;
+mod limiter;
+mod pairing;
+mod pairing_calls;
+pub(crate) mod peers;
 pub mod token;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+
+use crate::contract::id::{ConnId, DeviceId, OpId};
+use crate::contract::limits::Limits;
+use crate::contract::record::DeviceRecord;
+use crate::contract::snapshot::Snapshot;
+use crate::engine::pending::Pending;
+use crate::wire::event::Notice;
+use ctx::Ctx;
+use devices::Devices;
+use limiter::{Failures, Strangers};
+use pairing::Pairing;
+use peers::Call;
+use token::{Secret, TokenDigest};
+
+/// Everything about access that outlives one input.
+#[derive(Debug)]
+pub(crate) struct Access {
+    local: TokenDigest,
+    /// The local token before the last rotation, while its grace lasts.
+    old_local: Option<TokenDigest>,
+    daemon_id: String,
+    name: Option<String>,
+    devices: Devices,
+    pairing: Pairing,
+    failures: Failures,
+    strangers: Strangers,
+    /// Refusals whose penalty is not over, ready to be sent.
+    refusals: BTreeMap<ConnId, String>,
+    pending: Pending<OpId, After>,
+}
+
+/// What to do once a change of access is stored.
+#[derive(Debug)]
+enum After {
+    /// The device exists: hand out its token.
+    Paired { call: Call, record: Box<DeviceRecord>, token: Secret, notice: Notice },
+    /// The failed window is written down: refuse.
+    PairingRefused { call: Call },
+    /// The revocation is written down.
+    Revoked { call: Call, id: DeviceId, notice: Notice },
+    /// The device's record is written down.
+    Updated { call: Call, before: Box<DeviceRecord>, notice: Notice },
+    /// The device's next token is written down.
+    Rotated { call: Call, before: Box<DeviceRecord>, token: Secret },
+    /// The local token's file is replaced.
+    LocalRotated { call: Call, digest: TokenDigest, grace_secs: u64 },
+    /// The daemon's name is written down.
+    Named { call: Call, name: String },
+    /// Nobody waits for it: last-seen times, and rotations that were completed.
+    Noted,
+}
+
+impl Access {
+    pub(crate) fn new(snapshot: &mut Snapshot, limits: &Limits) -> Self {
+        Self {
+            local: snapshot.local_token,
+            old_local: None,
+            daemon_id: core::mem::take(&mut snapshot.daemon_id),
+            name: snapshot.name.take(),
+            devices: Devices::new(snapshot),
+            pairing: Pairing::new(core::mem::take(&mut snapshot.pairing), limits),
+            failures: Failures::new(limits),
+            strangers: Strangers::new(limits),
+            refusals: BTreeMap::new(),
+            pending: Pending::new(),
+        }
+    }
+
+    pub(crate) fn daemon_id(&self) -> &str {
+        &self.daemon_id
+    }
+
+    /// The name its owner gave it, or the machine's.
+    pub(crate) fn host_name<'a>(&'a self, cx: &'a Ctx<'_>) -> &'a str {
+        self.name.as_deref().unwrap_or(&cx.engine.config.host_name)
+    }
+
+    /// Devices that may still come.
+    pub(crate) fn living_devices(&self, cx: &Ctx<'_>) -> usize {
+        self.devices.living(cx.engine.unix_high(), &cx.engine.config.limits).len()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Forgets a connection that is gone.
+    pub(crate) fn on_closed(&mut self, conn: ConnId) {
+        self.strangers.leave(conn);
+    }
+}

@@ -172,11 +172,6 @@ impl Pairing {
         self.window.take_if(is_over).is_some()
     }
 
-    /// The open window.
-    pub(crate) const fn window(&self) -> Option<&Window> {
-        self.window.as_ref()
-    }
-
     /// No window opens without `unlock`.
     pub(crate) fn is_locked(&self) -> bool {
         self.history.failed_windows.len() >= self.failures_max

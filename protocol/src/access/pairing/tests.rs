@@ -46,7 +46,7 @@ impl Host {
         assert!(matches!(self.pairing.attempt_pin(now, &wrong), Outcome::Refused));
         assert!(matches!(self.pairing.attempt_pin(now, &wrong), Outcome::Refused));
         assert!(matches!(self.pairing.attempt_pin(now, &wrong), Outcome::RefusedAndClosed));
-        assert!(self.pairing.window().is_none());
+        assert!(self.pairing.window.as_ref().is_none());
     }
 }
 

@@ -10,7 +10,6 @@ use alloc::vec::Vec;
 
 use serde::Deserialize;
 
-use super::launch::NAME;
 use crate::agent::event::{Problem, ProviderState};
 use crate::agent::json::{Raw, is_true, read};
 use crate::contract::error::ProgramFault;

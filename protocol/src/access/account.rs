@@ -1,0 +1,366 @@
+//! Devices as callers manage them, and what becomes of access once it is stored.
+//!
+//! Owns `device.list|revoke|rename|rotate|setRole`, `daemon.setName` and `daemon.rotateToken`; refuses to know
+//! transport. Invariant: a revocation takes effect at once and only its answer waits for the disk; a grant takes effect
+//! once it is on disk (security E4, J2).
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::Serialize;
+
+use super::ctx::Ctx;
+use super::pairing_calls::{Empty, check_grant, checked_name, pairing_refused, role_param};
+use super::peers::{Call, Caller, Who, close};
+use super::token::{self, Secret, TokenDigest};
+use super::{Access, After};
+use crate::contract::effect::{Change, Sync};
+use crate::contract::error::StoreFault;
+use crate::contract::id::{DeviceId, OpId};
+use crate::contract::record::{DeviceRecord, Role};
+use crate::engine::Timer;
+use crate::wire::event::Event;
+use crate::wire::params::Params;
+use crate::wire::rpc::RpcError;
+use crate::wire::view::DeviceView;
+
+#[derive(Serialize)]
+struct Done {
+    ok: bool,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    revoked: bool,
+}
+
+#[derive(Serialize)]
+struct RotatedDevice<'a> {
+    device_token: &'a str,
+    #[serde(rename = "deviceToken")]
+    device_token_camel: &'a str,
+    expires_at: Option<u64>,
+    #[serde(rename = "expiresAt")]
+    expires_at_camel: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct RotatedLocal {
+    rotated: bool,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    ok: bool,
+}
+
+impl Access {
+    // --- reading ------------------------------------------------------------------------------------------------
+
+    pub(crate) fn on_device_list(
+        &self,
+        cx: &mut Ctx<'_>,
+        call: Call,
+        caller: Caller,
+        params: &Params<'_>,
+    ) {
+        let result = params.flag("includeRevoked").map(|with_revoked| {
+            let now = cx.engine.unix_high();
+            let limits = &cx.engine.config.limits;
+            let is_shown = |it: &&DeviceRecord| {
+                let is_own = caller.who == Who::Device(it.id);
+                (caller.role >= Role::Admin || is_own)
+                    && (with_revoked || super::devices::is_living(it, now, limits))
+            };
+            self.devices
+                .all()
+                .filter(is_shown)
+                .map(|it| {
+                    let is_current = caller.who == Who::Device(it.id);
+                    DeviceView::new(it, is_current, cx.peers.is_connected(it.id))
+                })
+                .collect::<Vec<_>>()
+        });
+        match result {
+            Ok(views) => cx.peers.answer(call, &views, cx.fx),
+            Err(error) => cx.refuse(call, &error),
+        }
+    }
+
+    /// The device that a call is about, if the caller may deal with it.
+    fn subject(&self, caller: Caller, params: &Params<'_>) -> Result<DeviceRecord, RpcError> {
+        let id: DeviceId = params.need_word("id", "a device's id")?;
+        let is_own = caller.who == Who::Device(id);
+        if caller.role < Role::Admin && !is_own {
+            return Err(role_error("admin"));
+        }
+        let record = self.devices.find(id).ok_or_else(|| {
+            RpcError::new(-32020, "device_not_found", "there is no such device")
+                .hint("list them with `device.list`")
+        })?;
+        Ok(record.clone())
+    }
+
+    // --- changing -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn on_device_revoke(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        call: Call,
+        caller: Caller,
+        params: &Params<'_>,
+    ) {
+        let mut record = match self.subject(caller, params) {
+            Ok(record) => record,
+            Err(error) => return cx.refuse(call, &error),
+        };
+        let id = record.id;
+        record.revoked_at.get_or_insert(cx.engine.unix_high());
+        record.next_token_sha256 = None;
+        self.devices.put(record.clone());
+        // Its own call is answered once it is stored: everybody else of that device goes now.
+        let caller_conn = (caller.who == Who::Device(id)).then_some(call.conn);
+        let out: Vec<_> = cx
+            .peers
+            .known()
+            .filter(|(conn, it)| it.who == Who::Device(id) && Some(*conn) != caller_conn)
+            .map(|(conn, _)| conn)
+            .collect();
+        for conn in out {
+            cx.peers.kick(conn, cx.fx);
+        }
+        let notice = cx.engine.number(&Event::DeviceRevoked((&record).into()));
+        let op = cx.store(vec![Change::Bury(id), Change::PutDevice(record)], Sync::Disk);
+        self.pending.await_(op, After::Revoked { call, id, notice });
+    }
+
+    pub(crate) fn on_device_rename(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        call: Call,
+        caller: Caller,
+        params: &Params<'_>,
+    ) {
+        let renamed = self.subject(caller, params).and_then(|mut record| {
+            record.name = checked_name(cx, "name", params.need_text("name")?)?;
+            Ok(record)
+        });
+        self.update(cx, call, renamed);
+    }
+
+    pub(crate) fn on_device_set_role(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        call: Call,
+        caller: Caller,
+        params: &Params<'_>,
+    ) {
+        let changed = self.subject(caller, params).and_then(|mut record| {
+            let role =
+                role_param(params)?.ok_or_else(|| RpcError::bad_params("role", "is missing"))?;
+            check_grant(caller, role)?;
+            // An admin that another admin could demote would be no admin of the owner's.
+            if caller.who != Who::Owner && record.role >= Role::Admin {
+                return Err(role_error("owner"));
+            }
+            record.role = role;
+            Ok(record)
+        });
+        self.update(cx, call, changed);
+    }
+
+    fn update(&mut self, cx: &mut Ctx<'_>, call: Call, record: Result<DeviceRecord, RpcError>) {
+        let record = match record {
+            Ok(record) if record.revoked_at.is_some() => {
+                return cx.refuse(
+                    call,
+                    &RpcError::new(-32020, "device_not_found", "this device is revoked"),
+                );
+            }
+            Ok(record) => record,
+            Err(error) => return cx.refuse(call, &error),
+        };
+        let before = self.devices.find(record.id).unwrap_or(&record).clone();
+        // Less is allowed at once, more only when it is stored.
+        if record.role < before.role {
+            cx.peers.set_role(record.id, record.role);
+        } else if record.role > before.role {
+            self.devices.hold_back(record.id, before.role);
+        }
+        self.devices.put(record.clone());
+        let notice = cx.engine.number(&Event::DeviceUpdated((&record).into()));
+        let op = cx.store(vec![Change::PutDevice(record)], Sync::Disk);
+        self.pending.await_(op, After::Updated { call, before: Box::new(before), notice });
+    }
+
+    /// `device.rotate`: a device changes its own token and nothing else (security E5).
+    pub(crate) fn on_device_rotate(&mut self, cx: &mut Ctx<'_>, call: Call, caller: Caller) {
+        let Who::Device(id) = caller.who else {
+            return cx.refuse(call, &role_error("device"));
+        };
+        let Some(before) = self.devices.find(id).cloned() else { return };
+        let token = token::device(id, &mut cx.engine.entropy);
+        let mut record = before.clone();
+        record.next_token_sha256 = Some(TokenDigest::of(token.expose()).to_bytes());
+        record.rotated_at = Some(cx.engine.unix_high());
+        self.devices.put(record.clone());
+        let op = cx.store(vec![Change::PutDevice(record)], Sync::Disk);
+        self.pending.await_(op, After::Rotated { call, before: Box::new(before), token });
+    }
+
+    pub(crate) fn on_set_name(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
+        let name = params.need_text("name").and_then(|name| checked_name(cx, "name", name));
+        match name {
+            Ok(name) => {
+                let op = cx.store(vec![Change::PutName(name.clone())], Sync::Process);
+                self.pending.await_(op, After::Named { call, name });
+            }
+            Err(error) => cx.refuse(call, &error),
+        }
+    }
+
+    /// `daemon.rotateToken`: the answer never holds the token; the file does (security A6, A8).
+    pub(crate) fn on_rotate_local(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
+        let grace_max = cx.engine.config.limits.rotate_grace_max.as_secs();
+        let grace_secs = match params.count("graceSecs") {
+            Ok(grace) => grace.unwrap_or(0).min(grace_max),
+            Err(error) => return cx.refuse(call, &error),
+        };
+        let token = token::local(&mut cx.engine.entropy);
+        let digest = TokenDigest::of(token.expose());
+        let op = cx.store(vec![Change::PutLocalToken(token)], Sync::Disk);
+        self.pending.await_(op, After::LocalRotated { call, digest, grace_secs });
+    }
+
+    // --- stored -------------------------------------------------------------------------------------------------
+
+    /// Goes on with what waited for this operation, if it was one of ours.
+    pub(crate) fn on_stored(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        op: OpId,
+        result: &Result<(), StoreFault>,
+    ) -> bool {
+        let Some(after) = self.pending.take(&op) else { return false };
+        match result {
+            Ok(()) => self.on_durable(cx, after),
+            Err(fault) => self.on_not_stored(cx, after, fault),
+        }
+        true
+    }
+
+    fn on_durable(&mut self, cx: &mut Ctx<'_>, after: After) {
+        match after {
+            After::Paired { call, record, token, notice } => {
+                self.on_paired(cx, call, *record, &token, notice);
+            }
+            After::PairingRefused { call } => self.turn_away_call(cx, call),
+            After::Revoked { call, id, notice } => {
+                cx.answer(call, &Revoked { revoked: true });
+                cx.peers.kick_all(|who| who == Who::Device(id), cx.fx);
+                cx.tell(notice);
+            }
+            After::Updated { call, before, notice } => {
+                self.devices.let_go(before.id);
+                if let Some(role) = self.devices.role(before.id) {
+                    cx.peers.set_role(before.id, role);
+                }
+                cx.answer(call, &Done { ok: true });
+                cx.tell(notice);
+            }
+            After::Rotated { call, before, token } => on_device_rotated(cx, call, &before, &token),
+            After::LocalRotated { call, digest, grace_secs } => {
+                self.on_local_rotated(cx, call, digest, grace_secs);
+            }
+            After::Named { call, name } => {
+                cx.answer(call, &Named { name: &name, ok: true });
+                self.name = Some(name);
+            }
+            After::Noted => {}
+        }
+    }
+
+    fn on_not_stored(&mut self, cx: &mut Ctx<'_>, after: After, fault: &StoreFault) {
+        let error = RpcError::storage(*fault == StoreFault::Full);
+        match after {
+            After::Paired { call, .. } => {
+                cx.tell_in_passing(&Event::PairingProgress {
+                    state: "failed",
+                    detail: &error.message,
+                });
+                let conn = call.conn;
+                cx.refuse(call, &error);
+                cx.peers.close(conn, close::TRY_AGAIN_LATER, "not stored", cx.fx);
+            }
+            // The guess was wrong whether or not that could be written down.
+            After::PairingRefused { call } => self.turn_away_call(cx, call),
+            // The device stays out as long as this daemon lives; that it may come back later must be known.
+            After::Revoked { call, .. } => cx.refuse(call, &error),
+            After::Updated { call, before, .. } | After::Rotated { call, before, .. } => {
+                self.devices.let_go(before.id);
+                cx.refuse(call, &error);
+                cx.peers.set_role(before.id, before.role);
+                self.devices.put(*before);
+            }
+            After::LocalRotated { call, .. } | After::Named { call, .. } => {
+                cx.refuse(call, &error);
+            }
+            After::Noted => {}
+        }
+    }
+
+    fn turn_away_call(&mut self, cx: &mut Ctx<'_>, call: Call) {
+        let conn = call.conn;
+        if let Some(text) = call.refusal_text(&pairing_refused()) {
+            self.turn_away(cx, conn, text);
+        }
+    }
+
+    fn on_local_rotated(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        call: Call,
+        digest: TokenDigest,
+        grace_secs: u64,
+    ) {
+        self.old_local = (grace_secs > 0).then_some(self.local);
+        self.local = digest;
+        cx.answer(call, &RotatedLocal { rotated: true });
+        if grace_secs > 0 {
+            let at = cx.engine.now.mono + Duration::from_secs(grace_secs);
+            cx.engine.timers.arm(Timer::OldToken, at);
+        } else {
+            self.on_old_token_late(cx);
+        }
+    }
+
+    /// The old local token is dead; so is everybody who came with it.
+    pub(crate) fn on_old_token_late(&mut self, cx: &mut Ctx<'_>) {
+        self.old_local = None;
+        cx.peers.kick_all(|who| who == Who::Owner, cx.fx);
+    }
+}
+
+fn on_device_rotated(cx: &mut Ctx<'_>, call: Call, before: &DeviceRecord, token: &Secret) {
+    let expires_at = before.expires_at.map(crate::Unix::as_secs);
+    let view = RotatedDevice {
+        device_token: token.expose(),
+        device_token_camel: token.expose(),
+        expires_at,
+        expires_at_camel: expires_at,
+    };
+    cx.answer(call, &view);
+}
+
+/// The result of calls that have none.
+pub(crate) const fn empty() -> Empty {
+    Empty {}
+}
+
+/// The caller's role does not allow it.
+pub(crate) fn role_error(need: &'static str) -> RpcError {
+    RpcError::new(-32002, "role", "your role does not allow this").detail("needs", need)
+}

@@ -1,0 +1,55 @@
+//! What every room may use while one input is handled: time and chance, the connections, and the way out.
+//!
+//! Owns nothing; it borrows for the length of one `handle`. Refuses to know any room.
+
+use alloc::vec::Vec;
+
+use serde::Serialize;
+
+use super::peers::{Call, Peers};
+use crate::contract::effect::{Change, Effects, Question, Sync};
+use crate::contract::id::{AskId, OpId};
+use crate::engine::Engine;
+use crate::wire::event::{Event, Notice};
+use crate::wire::rpc::RpcError;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Ctx<'a> {
+    pub(crate) engine: &'a mut Engine,
+    pub(crate) peers: &'a mut Peers,
+    pub(crate) fx: &'a mut Effects,
+}
+
+impl Ctx<'_> {
+    pub(crate) fn store(&mut self, changes: Vec<Change>, sync: Sync) -> OpId {
+        self.engine.store(changes, sync, self.fx)
+    }
+
+    pub(crate) fn ask(&mut self, question: Question) -> AskId {
+        self.engine.ask(question, self.fx)
+    }
+
+    pub(crate) fn answer(&mut self, call: Call, result: &impl Serialize) {
+        self.peers.answer(call, result, self.fx);
+    }
+
+    pub(crate) fn refuse(&mut self, call: Call, error: &RpcError) {
+        self.peers.refuse(call, error, self.fx);
+    }
+
+    pub(crate) fn reply<R: Serialize>(&mut self, call: Call, result: Result<R, RpcError>) {
+        self.peers.reply(call, result, self.fx);
+    }
+
+    /// Tells everybody entitled of what is durable.
+    pub(crate) fn tell(&mut self, notice: Notice) {
+        self.peers.tell(notice, &self.engine.config.limits, self.fx);
+    }
+
+    /// Tells everybody entitled who keeps up of what passes.
+    pub(crate) fn tell_in_passing(&mut self, event: &Event<'_>) {
+        let notice = self.engine.passing(event);
+        self.peers.tell_in_passing(notice, &self.engine.config.limits, self.fx);
+    }
+}

@@ -1,0 +1,272 @@
+//! What clients came for: sessions, their turns, and the decisions on what agents may do.
+//!
+//! Owns the sessions and the agent processes behind them; refuses to know who may call what (the table of methods does)
+//! and how an agent talks (`agent` does). Invariants: nothing is announced before it is stored; an agent is told "allow"
+//! only after that decision is on disk; one session has one agent process at most.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `session` | create, list, rename, delete, pause |
+//! | `send` | a message comes in and a turn begins |
+//! | `turn` | the agent talks, and the turn ends |
+//! | `approval` | a tool waits for a person |
+//! | `host` | agent processes: start, feed, stop |
+//! | `provider` | is claude here, and logged in? |
+//! | `history` | pages of the past |
+
+mod approval;
+mod history;
+mod host;
+mod provider;
+mod send;
+mod session;
+mod turn;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::access::ctx::Ctx;
+use crate::access::peers::Call;
+use crate::contract::effect::{Change, Sync};
+use crate::contract::error::StoreFault;
+use crate::contract::id::{AskId, OpId, ProcId, SessionId, ToolCallId};
+use crate::contract::input::Answer;
+use crate::contract::record::{Progress, SessionRecord, SessionStatus};
+use crate::contract::snapshot::Snapshot;
+use crate::engine::pending::Pending;
+use crate::wire::event::{Event, Notice};
+use crate::wire::rpc::RpcError;
+use crate::wire::view::SessionView;
+use host::Agent;
+use provider::Provider;
+use session::Session;
+
+/// Everything about work that outlives one input.
+#[derive(Debug)]
+pub(crate) struct Work {
+    sessions: BTreeMap<SessionId, Session>,
+    agents: BTreeMap<ProcId, Agent>,
+    claude: Provider,
+    stored: Pending<OpId, After>,
+    asked: Pending<AskId, Asked>,
+    /// What the daemon's last life left open, to be written down as ended.
+    leftovers: Vec<Change>,
+}
+
+/// What to do once a change is stored: answer, tell, go on.
+#[derive(Debug, Default)]
+struct After {
+    /// Whose streaming text waits for it.
+    session: Option<SessionId>,
+    reply: Option<(Call, Box<RawValue>)>,
+    notices: Vec<Notice>,
+    then: Then,
+}
+
+/// How to go on.
+#[derive(Debug, Default)]
+enum Then {
+    #[default]
+    Nothing,
+    /// Give the prompt to the agent.
+    Begin(SessionId),
+    /// Send the first message of a new session, if there is one.
+    Greet(SessionId, Option<String>),
+    /// Give the decision to the agent.
+    Deliver(SessionId, ToolCallId),
+    /// The title was changed from this one.
+    Renamed(SessionId, String),
+}
+
+/// What to do once a question is answered.
+#[derive(Debug)]
+enum Asked {
+    Directory(session::Draft),
+    Probe,
+    Lookup(send::Draft),
+    Messages(Call),
+    ToolCalls(Call),
+    ToolCall(approval::Late),
+}
+
+impl Work {
+    pub(crate) fn new(snapshot: &mut Snapshot) -> Self {
+        let mut work = Self {
+            sessions: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            claude: Provider::default(),
+            stored: Pending::new(),
+            asked: Pending::new(),
+            leftovers: Vec::new(),
+        };
+        work.restore(snapshot);
+        work
+    }
+
+    /// Takes over the sessions; what was under way when the daemon ended is honestly ended.
+    fn restore(&mut self, snapshot: &mut Snapshot) {
+        for mut record in core::mem::take(&mut snapshot.sessions) {
+            if record.status == SessionStatus::Running {
+                record.status = SessionStatus::Idle;
+                self.leftovers.push(Change::PutSession(record.clone()));
+            }
+            self.sessions.insert(record.id, Session::new(record));
+        }
+        for mut message in core::mem::take(&mut snapshot.open_messages) {
+            message.status = Progress::Error;
+            message.metadata = turn::error_metadata(
+                "interrupted",
+                "the daemon ended while this was being written",
+                "send the message again to go on",
+            );
+            self.leftovers.push(Change::PutMessage(message));
+        }
+        for mut call in core::mem::take(&mut snapshot.open_tool_calls) {
+            approval::end_record(&mut call, snapshot.unix_high);
+            self.leftovers.push(Change::PutToolCall(call));
+        }
+    }
+
+    /// Writes down what the last life left open.
+    pub(crate) fn on_started(&mut self, cx: &mut Ctx<'_>) {
+        if !self.leftovers.is_empty() {
+            let changes = core::mem::take(&mut self.leftovers);
+            self.store(cx, changes, Sync::Process, After::default());
+        }
+    }
+
+    // --- storing ------------------------------------------------------------------------------------------------
+
+    fn store(&mut self, cx: &mut Ctx<'_>, changes: Vec<Change>, sync: Sync, after: After) {
+        if let Some(session) = after.session.and_then(|id| self.sessions.get_mut(&id)) {
+            session.ops = session.ops.saturating_add(1);
+        }
+        let op = cx.store(changes, sync);
+        self.stored.await_(op, after);
+    }
+
+    pub(crate) fn on_stored(&mut self, cx: &mut Ctx<'_>, op: OpId, result: Result<(), StoreFault>) {
+        let Some(after) = self.stored.take(&op) else { return };
+        if let Some(session) = after.session.and_then(|id| self.sessions.get_mut(&id)) {
+            session.ops = session.ops.saturating_sub(1);
+        }
+        if let Err(fault) = result {
+            return self.on_not_stored(cx, after, &fault);
+        }
+        if let Some((call, result)) = after.reply {
+            cx.answer(call, &result);
+        }
+        for notice in after.notices {
+            cx.tell(notice);
+        }
+        match after.then {
+            Then::Nothing | Then::Renamed(..) | Then::Greet(_, None) => {}
+            Then::Begin(id) => self.begin(cx, id),
+            Then::Greet(id, Some(content)) => self.send(cx, send::Draft::first(id, content)),
+            Then::Deliver(id, tool) => self.deliver(cx, id, tool),
+        }
+        if let Some(id) = after.session {
+            self.stream_if_dirty(cx, id);
+        }
+    }
+
+    /// Nothing was kept: nothing is announced, the caller is told, and a turn that cannot be written down ends.
+    fn on_not_stored(&mut self, cx: &mut Ctx<'_>, after: After, fault: &StoreFault) {
+        let error = RpcError::storage(*fault == StoreFault::Full);
+        if let Some((call, _)) = after.reply {
+            cx.refuse(call, &error);
+        }
+        match after.then {
+            Then::Renamed(id, title) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.record.title = title;
+                }
+            }
+            Then::Greet(id, _) => {
+                self.sessions.remove(&id);
+            }
+            Then::Deliver(id, tool) => self.undo_decision(cx, id, tool, &error),
+            Then::Begin(_) | Then::Nothing => {
+                if let Some(id) = after.session {
+                    self.on_turn_lost(cx, id, &error);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_answered(&mut self, cx: &mut Ctx<'_>, ask: AskId, answer: Answer) {
+        match self.asked.take(&ask) {
+            Some(Asked::Directory(draft)) => self.on_directory(cx, draft, answer),
+            Some(Asked::Probe) => self.on_probe(cx, answer),
+            Some(Asked::Lookup(draft)) => self.on_lookup(cx, draft, answer),
+            Some(Asked::Messages(call)) => history::on_messages(cx, call, answer),
+            Some(Asked::ToolCalls(call)) => history::on_tool_calls(cx, call, answer),
+            Some(Asked::ToolCall(late)) => approval::on_late(cx, late, answer),
+            None => {}
+        }
+    }
+
+    // --- numbers ------------------------------------------------------------------------------------------------
+
+    /// Sessions with a turn.
+    pub(crate) fn active(&self) -> usize {
+        self.agents.values().filter(|agent| self.has_turn(agent.session)).count()
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(crate) fn agents(&self) -> usize {
+        self.agents.len()
+    }
+
+    pub(crate) fn pending_approvals(&self) -> usize {
+        let sessions = self.agents.values().filter_map(|agent| self.sessions.get(&agent.session));
+        sessions.map(Session::waiting_calls).sum()
+    }
+
+    fn has_turn(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.turn.is_some())
+    }
+
+    /// Nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.agents.is_empty() && self.stored.is_empty()
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> Result<&mut Session, RpcError> {
+        self.sessions.get_mut(&id).ok_or_else(session::not_found)
+    }
+}
+
+/// JSON text of a result that is sent later.
+fn raw(value: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).unwrap_or_default()
+}
+
+/// Numbers the event that a session's state is now what its record says.
+fn status_changed(
+    cx: &mut Ctx<'_>,
+    record: &SessionRecord,
+    previous: SessionStatus,
+    waiting_for: Option<&'static str>,
+    reason: Option<&str>,
+) -> Notice {
+    cx.engine.number(&Event::StatusChanged {
+        session_id: record.id,
+        status: record.status,
+        previous,
+        waiting_for,
+        reason,
+    })
+}
+
+fn view(session: &Session) -> SessionView<'_> {
+    SessionView::new(&session.record, session.waiting_for())
+}

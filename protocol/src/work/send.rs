@@ -1,0 +1,199 @@
+//! A message comes in and a turn begins.
+//!
+//! Owns `session.sendMessage` up to the moment when the agent has the prompt; refuses to know what the agent makes of
+//! it. Invariant: the message is on disk before it is answered, and answered before the agent sees it (wire.md §6).
+
+use alloc::string::String;
+use alloc::vec;
+use core::time::Duration;
+
+use super::provider::Waiter;
+use super::session::{session_limit, session_param};
+use super::turn::Turn;
+use super::{After, Asked, Then, Work, raw, status_changed};
+use crate::access::ctx::Ctx;
+use crate::access::peers::Call;
+use crate::contract::effect::{Change, Question, Sync};
+use crate::contract::error::StoreFault;
+use crate::contract::id::{MessageId, SessionId};
+use crate::contract::input::Answer;
+use crate::contract::record::{Author, MessageRecord, Progress, SessionStatus};
+use crate::engine::Timer;
+use crate::wire::event::Event;
+use crate::wire::params::Params;
+use crate::wire::rpc::RpcError;
+use crate::wire::view::MessageView;
+
+/// A message that is to be sent.
+#[derive(Debug)]
+pub(super) struct Draft {
+    /// `None` for the first message of a session, which its creation has answered.
+    call: Option<Call>,
+    session: SessionId,
+    content: String,
+    client_id: Option<String>,
+}
+
+impl Draft {
+    pub(super) const fn first(session: SessionId, content: String) -> Self {
+        Self { call: None, session, content, client_id: None }
+    }
+
+    fn refuse(self, cx: &mut Ctx<'_>, error: &RpcError) {
+        if let Some(call) = self.call {
+            cx.refuse(call, error);
+        }
+    }
+}
+
+/// Longest id that a client may give to its message.
+const CLIENT_ID_BYTES_MAX: usize = 128;
+
+impl Work {
+    pub(crate) fn on_send(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
+        let (session, content, client_id) = match read(cx, params) {
+            Ok(read) => read,
+            Err(error) => return cx.refuse(call, &error),
+        };
+        let question = client_id
+            .clone()
+            .filter(|_| self.sessions.contains_key(&session))
+            .map(|client_id| Question::MessageByClientId { session, client_id });
+        let draft = Draft { call: Some(call), session, content, client_id };
+        match question {
+            Some(question) => {
+                let ask = cx.ask(question);
+                self.asked.await_(ask, Asked::Lookup(draft));
+            }
+            None => self.send(cx, draft),
+        }
+    }
+
+    /// Whether this message has come before: then it is answered as it was, and nothing else happens.
+    pub(super) fn on_lookup(&mut self, cx: &mut Ctx<'_>, draft: Draft, answer: Answer) {
+        match answer {
+            Answer::Message(None) => self.send(cx, draft),
+            Answer::Message(Some(record)) => {
+                if let Some(call) = draft.call {
+                    cx.answer(call, &MessageView::from(&record));
+                }
+            }
+            Answer::Failed(fault) => {
+                draft.refuse(cx, &RpcError::storage(fault == StoreFault::Full));
+            }
+            Answer::Directory(_)
+            | Answer::Messages(_)
+            | Answer::ToolCalls(_)
+            | Answer::ToolCall(_)
+            | Answer::Probe(_) => draft.refuse(cx, &RpcError::storage(false)),
+        }
+    }
+
+    pub(super) fn send(&mut self, cx: &mut Ctx<'_>, draft: Draft) {
+        let ready = self.session_mut(draft.session).and_then(|session| {
+            if session.record.status == SessionStatus::Paused || session.is_pausing {
+                return Err(RpcError::new(-32006, "session_paused", "the session is paused")
+                    .hint("resume it with `session.resume`"));
+            }
+            if session.turn.is_some() || session.is_starting {
+                return Err(RpcError::new(-32002, "session_busy", "a turn is running")
+                    .hint("wait for it, or stop it with `session.cancel`")
+                    .retry_after(Duration::from_secs(1)));
+            }
+            session.is_starting = true;
+            Ok(())
+        });
+        match ready {
+            Ok(()) => self.with_provider(cx, Waiter::Send(draft)),
+            Err(error) => draft.refuse(cx, &error),
+        }
+    }
+
+    /// The provider has answered: write the message down, and an empty answer to it.
+    pub(super) fn send_ready(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        draft: Draft,
+        ready: Result<(), RpcError>,
+    ) {
+        let ready = ready.and_then(|()| self.make_room(cx, draft.session));
+        let session = match self.session_mut(draft.session) {
+            Ok(session) => session,
+            Err(error) => return draft.refuse(cx, &error),
+        };
+        session.is_starting = false;
+        if let Err(error) = ready {
+            return draft.refuse(cx, &error);
+        }
+        let at = cx.engine.now.unix;
+        let record = &mut session.record;
+        let user = MessageRecord {
+            id: MessageId(cx.engine.entropy.uuid()),
+            session: record.id,
+            ordinal: record.message_count,
+            author: Author::User,
+            content: draft.content,
+            status: Progress::Done,
+            created_at: at,
+            metadata: String::from("{}"),
+            client_id: draft.client_id,
+        };
+        let assistant = Turn::message(cx, record.id, record.message_count.saturating_add(1));
+        record.message_count = record.message_count.saturating_add(2);
+        record.updated_at = at;
+        let previous = core::mem::replace(&mut record.status, SessionStatus::Running);
+        let notices = vec![
+            cx.engine.number(&created(&user)),
+            status_changed(cx, record, previous, None, None),
+            cx.engine.number(&created(&assistant)),
+        ];
+        let changes = vec![
+            Change::PutMessage(user.clone()),
+            Change::PutMessage(assistant.clone()),
+            Change::PutSession(record.clone()),
+        ];
+        let id = record.id;
+        let reply = draft.call.map(|call| (call, raw(&MessageView::from(&user))));
+        session.turn = Some(Turn::new(assistant, Some(user.content)));
+        cx.engine.timers.disarm(Timer::AgentIdle(id));
+        let after = After { session: Some(id), reply, notices, then: Then::Begin(id) };
+        self.store(cx, changes, Sync::Process, after);
+    }
+
+    /// There is a bound on agents: one that has nothing to do makes room.
+    fn make_room(&mut self, cx: &mut Ctx<'_>, id: SessionId) -> Result<(), RpcError> {
+        let has_agent = self.sessions.get(&id).is_some_and(|session| session.agent.is_some());
+        if has_agent || self.agents.len() < cx.engine.config.limits.agents_max {
+            return Ok(());
+        }
+        let idle = self.agents.iter().find(|(_, agent)| !self.has_turn(agent.session));
+        let Some(proc) = idle.map(|(proc, _)| *proc) else {
+            return Err(session_limit("too many agents are at work", "wait for one to finish"));
+        };
+        self.end_agent(cx, proc);
+        Ok(())
+    }
+}
+
+fn read(
+    cx: &Ctx<'_>,
+    params: &Params<'_>,
+) -> Result<(SessionId, String, Option<String>), RpcError> {
+    let session = session_param(params)?;
+    let content = params.need_text("content")?;
+    let client_id = params.text("clientMessageId")?;
+    if content.trim().is_empty() {
+        return Err(RpcError::bad_params("content", "must not be empty"));
+    }
+    if content.len() > cx.engine.config.limits.prompt_bytes_max {
+        return Err(RpcError::bad_params("content", "is too long"));
+    }
+    if client_id.as_ref().is_some_and(|id| id.len() > CLIENT_ID_BYTES_MAX) {
+        return Err(RpcError::bad_params("clientMessageId", "is too long"));
+    }
+    Ok((session, content, client_id))
+}
+
+pub(super) fn created(record: &MessageRecord) -> Event<'_> {
+    Event::MessageCreated { session_id: record.session, message: record.into() }
+}

@@ -1,0 +1,482 @@
+//! One turn: the agent talks, uses tools, and ends.
+//!
+//! Owns the answer that is being written and how a turn ends; refuses to know processes. What streams is provisional:
+//! the finished block replaces it, and the finished message is what is stored.
+//!
+//! | agent says | becomes |
+//! |---|---|
+//! | `Text` | `messageUpdated`, at most every [`stream_every`](crate::Limits::stream_every), full text so far |
+//! | `TextDone` | stored |
+//! | `ToolUsed` | stored; announced when it is asked for, has ended, or after a moment |
+//! | `Asked` | `toolCallCreated` (pending), `approvalRequested` |
+//! | `ToolEnded` | `toolCallUpdated` |
+//! | `TurnEnded`, exit | `messageUpdated` (done), `statusChanged` |
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use serde::Serialize;
+
+use super::send::created;
+use super::session::session_param;
+use super::{After, Then, Work, status_changed};
+use crate::access::account::empty;
+use crate::access::ctx::Ctx;
+use crate::access::peers::Call;
+use crate::agent::claude;
+use crate::agent::event::{AgentEvent, Outcome, TurnEnd};
+use crate::contract::effect::{Change, Sync};
+use crate::contract::id::{MessageId, ProcId, SessionId};
+use crate::contract::record::{Author, MessageRecord, Progress, SessionStatus};
+use crate::engine::Timer;
+use crate::wire::event::Event;
+use crate::wire::params::Params;
+use crate::wire::rpc::RpcError;
+
+/// Lines in one turn that are not stream-json before the program is no longer believed to be claude.
+const GARBAGE_MAX: u32 = 32;
+
+/// A turn that is under way.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// The answer; its content is what is finished of it.
+    pub(super) message: MessageRecord,
+    /// What the agent has not been given yet.
+    pub(super) prompt: Option<String>,
+    /// What streams, and is not finished.
+    provisional: String,
+    pub(super) is_cancelled: bool,
+    /// The process must not get another turn.
+    pub(super) is_last: bool,
+    is_cut: bool,
+}
+
+/// How a turn ends.
+#[derive(Debug)]
+pub(super) enum Ending<'a> {
+    Completed,
+    Cancelled,
+    /// The daemon stops.
+    Stopped(&'a str),
+    Failed {
+        kind: &'a str,
+        why: &'a str,
+        hint: &'a str,
+    },
+}
+
+impl Turn {
+    /// The empty answer with which a turn begins.
+    pub(super) fn message(cx: &mut Ctx<'_>, session: SessionId, ordinal: u64) -> MessageRecord {
+        MessageRecord {
+            id: MessageId(cx.engine.entropy.uuid()),
+            session,
+            ordinal,
+            author: Author::Assistant,
+            content: String::new(),
+            status: Progress::Streaming,
+            created_at: cx.engine.now.unix,
+            metadata: String::from("{}"),
+            client_id: None,
+        }
+    }
+
+    pub(super) const fn new(message: MessageRecord, prompt: Option<String>) -> Self {
+        Self {
+            message,
+            prompt,
+            provisional: String::new(),
+            is_cancelled: false,
+            is_last: false,
+            is_cut: false,
+        }
+    }
+
+    fn text(&self) -> String {
+        joined(&self.message.content, &self.provisional)
+    }
+
+    /// How much more may be said.
+    fn room(&self, bytes_max: usize) -> usize {
+        let said = self.message.content.len().saturating_add(self.provisional.len());
+        bytes_max.saturating_sub(said)
+    }
+
+    fn stream(&mut self, delta: &str, bytes_max: usize) {
+        let room = self.room(bytes_max);
+        self.provisional.push_str(cut(delta, room));
+    }
+
+    fn finish_block(&mut self, text: &str, bytes_max: usize) {
+        self.provisional.clear();
+        let room = self.room(bytes_max);
+        let fits = cut(text, room);
+        self.message.content = joined(&self.message.content, fits);
+        if fits.len() < text.len() && !self.is_cut {
+            self.is_cut = true;
+            let note = format!("[cut: the answer is longer than {bytes_max} bytes]");
+            self.message.content = joined(&self.message.content, &note);
+        }
+    }
+}
+
+impl Work {
+    // --- what the agent says ------------------------------------------------------------------------------------
+
+    pub(super) fn on_event(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        id: SessionId,
+        proc: ProcId,
+        event: AgentEvent<'_>,
+    ) {
+        let bytes_max = cx.engine.config.limits.message_text_max;
+        match event {
+            AgentEvent::Began { model, .. } => self.on_began(cx, id, model),
+            AgentEvent::Text { delta } => {
+                self.edit(cx, id, |turn| turn.stream(delta, bytes_max));
+            }
+            AgentEvent::TextRestarted => self.edit(cx, id, |turn| turn.provisional.clear()),
+            AgentEvent::TextDone { text } => {
+                self.edit(cx, id, |turn| turn.finish_block(text, bytes_max));
+                self.keep_message(cx, id);
+            }
+            AgentEvent::ToolUsed { id: tool, name, input } => {
+                self.on_tool_used(cx, id, tool, name, input);
+            }
+            AgentEvent::ToolEnded { id: tool, output, is_error } => {
+                self.on_tool_ended(cx, id, tool, output, is_error);
+            }
+            AgentEvent::Asked { request, tool_id, tool, input, .. } => {
+                self.on_asked(cx, id, request, tool_id, tool, input);
+            }
+            AgentEvent::AskWithdrawn { request } => self.on_ask_withdrawn(cx, id, request),
+            AgentEvent::UnknownRequest { request, why } => {
+                self.feed(cx, proc, claude::error_reply(request, why));
+            }
+            AgentEvent::Retrying { attempt, max, delay_ms, status } => {
+                self.on_retrying(cx, id, attempt, max, delay_ms, status);
+            }
+            AgentEvent::TurnEnded(end) => self.on_turn_ended(cx, id, &end),
+            AgentEvent::Garbage => self.on_garbage(cx, id, proc),
+            AgentEvent::Replied { .. } | AgentEvent::Ignored => {}
+        }
+    }
+
+    /// A turn begins; one that nobody asked for, such as after a background task, gets an answer of its own.
+    fn on_began(&mut self, cx: &mut Ctx<'_>, id: SessionId, model: Option<&str>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.record.agent_resumable = true;
+        session.record.model = model.map(String::from).or(session.record.model.take());
+        if session.turn.is_some() {
+            return;
+        }
+        let message = Turn::message(cx, id, session.record.message_count);
+        session.record.message_count = session.record.message_count.saturating_add(1);
+        let previous = core::mem::replace(&mut session.record.status, SessionStatus::Running);
+        let reason = Some("background");
+        let notices = vec![
+            status_changed(cx, &session.record, previous, None, reason),
+            cx.engine.number(&created(&message)),
+        ];
+        let changes =
+            vec![Change::PutMessage(message.clone()), Change::PutSession(session.record.clone())];
+        session.turn = Some(Turn::new(message, None));
+        cx.engine.timers.disarm(Timer::AgentIdle(id));
+        let after = After { session: Some(id), notices, ..After::default() };
+        self.store(cx, changes, Sync::Process, after);
+    }
+
+    fn on_retrying(
+        &self,
+        cx: &mut Ctx<'_>,
+        id: SessionId,
+        attempt: u32,
+        max: u32,
+        delay_ms: u64,
+        status: Option<u16>,
+    ) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let cause = status.map_or_else(|| String::from("no answer"), |code| format!("HTTP {code}"));
+        let reason = format!("retry {attempt} of {max} in {delay_ms} ms ({cause})");
+        cx.tell_in_passing(&Event::StatusChanged {
+            session_id: id,
+            status: session.record.status,
+            previous: session.record.status,
+            waiting_for: session.waiting_for(),
+            reason: Some(&reason),
+        });
+    }
+
+    fn on_garbage(&mut self, cx: &mut Ctx<'_>, id: SessionId, proc: ProcId) {
+        let Some(agent) = self.agents.get_mut(&proc) else { return };
+        agent.garbage = agent.garbage.saturating_add(1);
+        if agent.garbage > GARBAGE_MAX {
+            let why = "claude printed what is not stream-json";
+            self.fail_turn(
+                cx,
+                id,
+                "agent_failed",
+                why,
+                "is it the real one? see `clawd provider list`",
+            );
+            self.kill_agent(cx, proc);
+        }
+    }
+
+    // --- streaming ----------------------------------------------------------------------------------------------
+
+    fn edit(&mut self, cx: &mut Ctx<'_>, id: SessionId, edit: impl FnOnce(&mut Turn)) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let Some(turn) = &mut session.turn {
+            edit(turn);
+            session.is_dirty = true;
+            self.stream_if_dirty(cx, id);
+        }
+    }
+
+    /// Sends the text so far, unless it was just sent or something before it is not on disk yet.
+    pub(super) fn stream_if_dirty(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        let every = cx.engine.config.limits.stream_every;
+        let now = cx.engine.now.mono;
+        let Some(session) = self.sessions.get_mut(&id).filter(|it| it.is_dirty && it.ops == 0)
+        else {
+            return;
+        };
+        let Some(turn) = &session.turn else { return };
+        if let Some(at) = session.streamed_at.map(|at| at + every).filter(|at| *at > now) {
+            return cx.engine.timers.arm_once(Timer::Stream(id), at);
+        }
+        session.is_dirty = false;
+        session.streamed_at = Some(now);
+        cx.tell_in_passing(&Event::MessageUpdated {
+            session_id: id,
+            message_id: turn.message.id,
+            content: &turn.text(),
+            status: Progress::Streaming,
+        });
+    }
+
+    pub(crate) fn on_stream_due(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        self.stream_if_dirty(cx, id);
+    }
+
+    fn keep_message(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        let turn = self.sessions.get(&id).and_then(|session| session.turn.as_ref());
+        let Some(message) = turn.map(|turn| turn.message.clone()) else { return };
+        let after = After { session: Some(id), ..After::default() };
+        self.store(cx, vec![Change::PutMessage(message)], Sync::Process, after);
+    }
+
+    // --- stopping -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn on_cancel(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
+        let session = match session_param(params).and_then(|id| self.session_mut(id)) {
+            Ok(session) => session,
+            Err(error) => return cx.refuse(call, &error),
+        };
+        let id = session.record.id;
+        let has_prompt = session.turn.as_ref().is_some_and(|turn| turn.prompt.is_none());
+        if let Some(turn) = &mut session.turn {
+            turn.is_cancelled = true;
+        }
+        if has_prompt {
+            self.interrupt(cx, id);
+        }
+        cx.answer(call, &empty());
+    }
+
+    pub(super) fn interrupt(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        let Some(proc) = self.sessions.get(&id).and_then(|session| session.agent) else { return };
+        let at = cx.engine.now.mono + cx.engine.config.limits.interrupt_timeout;
+        cx.engine.timers.arm_once(Timer::Interrupt(id), at);
+        let request = format!("clawd-{}", cx.engine.entropy.base62(12));
+        self.feed(cx, proc, claude::interrupt(&request));
+    }
+
+    pub(crate) fn on_interrupt_late(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        if let Some(proc) = self.sessions.get(&id).and_then(|session| session.agent) {
+            self.kill_agent(cx, proc);
+        }
+    }
+
+    pub(crate) fn on_agent_idle(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        if !self.has_turn(id) {
+            self.retire_agent(cx, id);
+        }
+    }
+
+    // --- the end ------------------------------------------------------------------------------------------------
+
+    fn on_turn_ended(&mut self, cx: &mut Ctx<'_>, id: SessionId, end: &TurnEnd<'_>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let Some(usage) = end.usage {
+            session.record.usage = usage;
+        }
+        if end.is_not_found {
+            session.record.agent_session = format!("{}", cx.engine.entropy.uuid());
+            session.record.agent_resumable = false;
+        }
+        if end.is_not_logged_in {
+            self.claude.doubt();
+        }
+        let is_cancelled = session.turn.as_ref().is_some_and(|turn| turn.is_cancelled);
+        let ending = match end.outcome {
+            Outcome::Completed => Ending::Completed,
+            _ if is_cancelled => Ending::Cancelled,
+            Outcome::Interrupted => Ending::Cancelled,
+            Outcome::ApiError | Outcome::Failed => failure(end),
+        };
+        self.finish_turn(cx, id, ending);
+    }
+
+    /// Ends a turn with an error that its session shows.
+    pub(super) fn fail_turn(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        id: SessionId,
+        kind: &str,
+        why: &str,
+        hint: &str,
+    ) {
+        self.finish_turn(cx, id, Ending::Failed { kind, why, hint });
+    }
+
+    pub(super) fn finish_turn(&mut self, cx: &mut Ctx<'_>, id: SessionId, ending: Ending<'_>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(mut turn) = session.turn.take() else { return };
+        session.is_dirty = false;
+        let at = cx.engine.now.unix;
+        cx.engine.timers.disarm(Timer::Stream(id));
+        cx.engine.timers.disarm(Timer::Interrupt(id));
+        let mut changes = Vec::new();
+        let mut notices = Vec::new();
+        super::approval::end_calls(cx, session, &mut changes, &mut notices);
+
+        turn.message.content = turn.text();
+        turn.message.status = Progress::Done;
+        match ending {
+            Ending::Completed => {}
+            Ending::Cancelled => turn.message.metadata = String::from("{\"cancelled\":true}"),
+            Ending::Stopped(why) => {
+                turn.message.status = Progress::Error;
+                turn.message.metadata = error_metadata("interrupted", why, "send it again");
+            }
+            Ending::Failed { kind, why, hint } => {
+                turn.message.status = Progress::Error;
+                turn.message.metadata = error_metadata(kind, why, hint);
+            }
+        }
+        notices.push(cx.engine.number(&Event::MessageUpdated {
+            session_id: id,
+            message_id: turn.message.id,
+            content: &turn.message.content,
+            status: turn.message.status,
+        }));
+        let record = &mut session.record;
+        let previous = record.status;
+        record.updated_at = at;
+        if matches!(ending, Ending::Completed) {
+            record.status = SessionStatus::Completed;
+            notices.push(status_changed(cx, record, previous, None, None));
+        }
+        let previous = record.status;
+        let (status, reason) = match ending {
+            Ending::Failed { why, .. } => (SessionStatus::Error, Some(why)),
+            Ending::Cancelled => (SessionStatus::Idle, Some("cancelled")),
+            Ending::Completed | Ending::Stopped(_) => (SessionStatus::Idle, None),
+        };
+        record.status = if session.is_pausing { SessionStatus::Paused } else { status };
+        session.is_pausing = false;
+        notices.push(status_changed(cx, record, previous, None, reason));
+        changes.push(Change::PutMessage(turn.message));
+        changes.push(Change::PutSession(record.clone()));
+        let after = After { session: Some(id), reply: None, notices, then: Then::Nothing };
+        self.store(cx, changes, Sync::Process, after);
+        self.after_turn(cx, id, turn.is_last);
+    }
+
+    /// The agent may stay for a while; not for ever.
+    fn after_turn(&mut self, cx: &mut Ctx<'_>, id: SessionId, is_last: bool) {
+        let Some(proc) = self.sessions.get(&id).and_then(|session| session.agent) else { return };
+        if is_last {
+            return self.end_agent(cx, proc);
+        }
+        if let Some(agent) = self.agents.get_mut(&proc) {
+            agent.garbage = 0;
+        }
+        let at = cx.engine.now.mono + cx.engine.config.limits.agent_idle;
+        cx.engine.timers.arm(Timer::AgentIdle(id), at);
+    }
+
+    /// The turn could not be written down: the agent must not go on with what nobody can see.
+    pub(super) fn on_turn_lost(&mut self, cx: &mut Ctx<'_>, id: SessionId, error: &RpcError) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.turn.take().is_none() {
+            return;
+        }
+        let mut unkept = (Vec::new(), Vec::new());
+        super::approval::end_calls(cx, session, &mut unkept.0, &mut unkept.1);
+        let previous = core::mem::replace(&mut session.record.status, SessionStatus::Error);
+        cx.tell_in_passing(&Event::StatusChanged {
+            session_id: id,
+            status: SessionStatus::Error,
+            previous,
+            waiting_for: None,
+            reason: Some(&error.message),
+        });
+        if let Some(proc) = session.agent {
+            self.kill_agent(cx, proc);
+        }
+    }
+}
+
+fn failure<'a>(end: &TurnEnd<'a>) -> Ending<'a> {
+    let why = if end.error.is_empty() { "claude gave no reason" } else { end.error };
+    if end.is_not_logged_in {
+        return Ending::Failed {
+            kind: "provider_not_available",
+            why,
+            hint: "run `claude auth login`",
+        };
+    }
+    if end.is_not_found {
+        let hint = "send it again: a new conversation begins";
+        return Ending::Failed { kind: "conversation_lost", why, hint };
+    }
+    if end.api_status == Some(429) {
+        return Ending::Failed { kind: "provider_rate_limited", why, hint: "try again later" };
+    }
+    Ending::Failed { kind: "agent_failed", why, hint: "send the message again" }
+}
+
+/// The remarks of a message that went wrong.
+pub(super) fn error_metadata(kind: &str, message: &str, hint: &str) -> String {
+    #[derive(Serialize)]
+    struct Error<'a> {
+        kind: &'a str,
+        message: &'a str,
+        hint: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Metadata<'a> {
+        error: Error<'a>,
+    }
+    let metadata = Metadata { error: Error { kind, message, hint } };
+    serde_json::to_string(&metadata).unwrap_or_else(|_| String::from("{}"))
+}
+
+/// Finished blocks stand apart by an empty line.
+fn joined(before: &str, after: &str) -> String {
+    match (before, after) {
+        ("", text) | (text, "") => String::from(text),
+        (before, after) => format!("{before}\n\n{after}"),
+    }
+}
+
+/// The longest beginning that fits, cut between characters.
+pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
+    text.split_at_checked(text.floor_char_boundary(bytes_max)).map_or(text, |(fits, _)| fits)
+}
