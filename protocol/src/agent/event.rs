@@ -30,7 +30,8 @@ pub enum AgentEvent<'a> {
         /// What to append.
         delta: &'a str,
     },
-    /// The provisional text is void: the message it belonged to was abandoned, or a new one begins.
+    /// The provisional text, if there is any, is void: its message was abandoned, or a new one begins. Finished text
+    /// stays.
     TextRestarted,
     /// A finished piece of the answer. It replaces the provisional text.
     TextDone {
@@ -121,7 +122,8 @@ pub struct TurnEnd<'a> {
     pub api_status: Option<u16>,
     /// What went wrong, in the agent's words; empty when nothing did.
     pub error: &'a str,
-    /// Tokens and money of the whole conversation so far, also over restarts of the agent. `None` if not told.
+    /// Tokens and money so far; `None` if not told. A total, never to be added up. It goes on over restarts of the agent
+    /// with claude 2.1.330; 2.1.197 counts from zero again, so a total below the last one begins a new count.
     pub usage: Option<Usage>,
     /// The conversation to be continued does not exist: begin a new one.
     pub is_not_found: bool,

@@ -58,34 +58,31 @@ pub(crate) fn is_object_within(raw: &RawValue, depth_max: usize) -> bool {
     text.starts_with('{')
 }
 
-/// An amount of dollars as millionths, from the number's text: rounded down, never negative, at most `u64::MAX`.
+/// An amount of dollars as millionths, from the number's text: to the nearest, never negative, at most `u64::MAX`.
 pub(crate) fn micro_usd(number: &str) -> Option<u64> {
     let (mantissa, exponent) = match number.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
         None => (number, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() {
-        return None;
-    }
-    let digits = || whole.chars().chain(fraction.chars());
-    if !digits().all(|c| c.is_ascii_digit()) {
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
         return None;
     }
     // Keep those digits that stand before the point once it has moved six places (and the exponent) to the right.
     let kept =
         i64::try_from(whole.len()).ok()?.saturating_add(i64::from(exponent)).saturating_add(6);
+    let mut digits = whole.chars().chain(fraction.chars()).filter_map(|c| c.to_digit(10));
     let mut micro = 0_u64;
-    let mut taken = 0_i64;
-    for digit in digits().map(Some).chain(core::iter::repeat(None)) {
-        if taken >= kept || (digit.is_none() && micro == 0) || micro == u64::MAX {
+    for _ in 0..kept {
+        let digit = digits.next();
+        if (digit.is_none() && micro == 0) || micro == u64::MAX {
             break;
         }
-        let digit = digit.and_then(|c| c.to_digit(10)).unwrap_or(0);
-        micro = micro.saturating_mul(10).saturating_add(u64::from(digit));
-        taken = taken.saturating_add(1);
+        micro = micro.saturating_mul(10).saturating_add(u64::from(digit.unwrap_or(0)));
     }
-    Some(micro)
+    // claude adds up floats: 0.0024 may well be written as 0.0023999999999999998.
+    let is_up = kept >= 0 && digits.next().is_some_and(|digit| digit >= 5);
+    Some(micro.saturating_add(u64::from(is_up)))
 }
 
 /// A string in which half a surrogate pair, which JSON can say and UTF-8 cannot, became U+FFFD.
@@ -158,7 +155,11 @@ mod tests {
             ("0.0008", Some(800)),
             ("8e-4", Some(800)),
             ("1.06E-3", Some(1060)),
-            ("12.3456789", Some(12_345_678)),
+            ("12.3456789", Some(12_345_679)),
+            ("0.0023999999999999998", Some(2400)),
+            ("0.0024000000000000002", Some(2400)),
+            ("5e-7", Some(1)),
+            ("9e-8", Some(0)),
             ("1e2", Some(100_000_000)),
             ("1.5e+1", Some(15_000_000)),
             ("1e-9", Some(0)),

@@ -57,6 +57,8 @@ struct Line<'a> {
     #[serde(borrow)]
     response: Raw<'a>,
     #[serde(borrow)]
+    abandoned_blocks: Raw<'a>,
+    #[serde(borrow)]
     error: Raw<'a>,
     #[serde(borrow)]
     model: Raw<'a>,
@@ -147,6 +149,8 @@ fn on_stream(line: &Line<'_>, tell: Tell<'_>) {
     let Some(event) = read::<StreamEvent<'_>>(line.event) else { return };
     match text(event.kind).as_deref() {
         Some("message_start") => tell(AgentEvent::TextRestarted),
+        // The message broke off; what claude asks the model for instead may come without any stream.
+        Some("message_stop") if line.abandoned_blocks.is_some() => tell(AgentEvent::TextRestarted),
         Some("content_block_delta") => {
             let Some(delta) = read::<Delta<'_>>(event.delta) else { return };
             if text(delta.kind).as_deref() == Some("text_delta")

@@ -51,6 +51,11 @@ fn text_streams_and_is_replaced_by_the_finished_block() {
     let delta =
         r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a\nb"}}"#;
     tells(&stream(delta), &[AgentEvent::Text { delta: "a\nb" }]);
+    let stop =
+        r#"{"type":"stream_event","event":{"type":"message_stop"},"parent_tool_use_id":null}"#;
+    tells(stop, &[AgentEvent::Ignored]);
+    let abandoned = stop.replace("null}", r#"null,"abandoned_blocks":{"from_block_index":1}}"#);
+    tells(&abandoned, &[AgentEvent::TextRestarted]);
     for silent in [
         r#"{"type":"content_block_delta","delta":{"type":"thinking_delta","thinking":"hm"}}"#,
         r#"{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#,
