@@ -1,1 +1,7 @@
 //! The eyes and hands of clawd.
+
+pub mod files;
+pub mod guard;
+pub mod process;
+pub mod store;
+pub mod worker;
