@@ -30,8 +30,9 @@ impl PrivateDir {
     pub(crate) fn open_or_make(path: &Path) -> Result<Self, FileError> {
         let path = std::path::absolute(path).map_err(FileError::failed("find", path))?;
         // Only below parents that are safe already: no file of ours is made where others can move it.
-        let existing = path.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok());
-        check_parents(existing.unwrap_or(&path))?;
+        let is_missing = |path: &&Path| path.symlink_metadata().is_err();
+        let first_made = path.ancestors().take_while(is_missing).last();
+        check_parents(first_made.unwrap_or(&path))?;
         let make = DirBuilder::new().recursive(true).mode(0o700).create(&path);
         make.map_err(FileError::failed("make the directory", &path))?;
         Self::open(&path)

@@ -1,0 +1,84 @@
+//! Pages of history, read when asked for.
+//!
+//! Owns the reading statements behind a [`Question`]; refuses to know who may ask.
+
+use clawd_protocol::{Answer, MessageId, Question, SessionId, StoreFault, ToolCallId};
+use rusqlite::{Connection, Result};
+
+use super::{fault, rows};
+
+pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
+    let answer = match question {
+        Question::Messages { session, before, after, limit } => {
+            messages(db, *session, *before, *after, *limit)
+        }
+        Question::MessageByClientId { session, client_id } => rows::all(
+            db,
+            "SELECT * FROM message WHERE session = ?1 AND client_id = ?2",
+            (session.to_string(), client_id),
+            rows::message,
+        )
+        .map(|mut found| Answer::Message(found.pop())),
+        Question::ToolCalls { session, before, limit } => tool_calls(db, *session, *before, *limit),
+        Question::ToolCall { session, id } => rows::all(
+            db,
+            "SELECT * FROM tool_call WHERE session = ?1 AND id = ?2",
+            (session.to_string(), id.to_string()),
+            rows::tool_call,
+        )
+        .map(|mut found| Answer::ToolCall(found.pop())),
+        Question::Directory { .. } | Question::Probe { .. } => {
+            let reason = "the store was asked what is not its to know".to_owned();
+            return Answer::Failed(StoreFault::Failed(reason));
+        }
+    };
+    answer.unwrap_or_else(|error| Answer::Failed(fault(&error)))
+}
+
+/// The last `limit` before `before`, or the first after `after`, or the last; oldest first. A message that is not there
+/// has nothing before or after it.
+fn messages(
+    db: &Connection,
+    session: SessionId,
+    before: Option<MessageId>,
+    after: Option<MessageId>,
+    limit: usize,
+) -> Result<Answer> {
+    let session = session.to_string();
+    let before = before.map(|id| id.to_string());
+    let after = after.map(|id| id.to_string());
+    let forwards = before.is_none() && after.is_some();
+    let sql = if forwards {
+        "SELECT * FROM message WHERE session = ?1 AND ?2 IS NULL AND
+           ordinal > (SELECT ordinal FROM message WHERE id = ?3 AND session = ?1)
+         ORDER BY ordinal LIMIT ?4"
+    } else {
+        "SELECT * FROM message WHERE session = ?1 AND
+           (?2 IS NULL OR ordinal < (SELECT ordinal FROM message WHERE id = ?2 AND session = ?1)) AND
+           (?3 IS NULL OR ordinal > (SELECT ordinal FROM message WHERE id = ?3 AND session = ?1))
+         ORDER BY ordinal DESC LIMIT ?4"
+    };
+    let mut page = rows::all(db, sql, (session, before, after, limit), rows::message)?;
+    if !forwards {
+        page.reverse();
+    }
+    Ok(Answer::Messages(page))
+}
+
+fn tool_calls(
+    db: &Connection,
+    session: SessionId,
+    before: Option<ToolCallId>,
+    limit: usize,
+) -> Result<Answer> {
+    let mut page = rows::all(
+        db,
+        "SELECT * FROM tool_call WHERE session = ?1 AND
+           (?2 IS NULL OR n < (SELECT n FROM tool_call WHERE id = ?2 AND session = ?1))
+         ORDER BY n DESC LIMIT ?3",
+        (session.to_string(), before.map(|id| id.to_string()), limit),
+        rows::tool_call,
+    )?;
+    page.reverse();
+    Ok(Answer::ToolCalls(page))
+}

@@ -1,0 +1,130 @@
+//! One turn of the loop, written down.
+//!
+//! Owns the order in which a turn's changes reach the disk; refuses to know why they are made.
+//!
+//! | step | why then |
+//! |---|---|
+//! | 1. tombstones are appended and synced | a tombstone whose row does not follow keeps a device out: the safe side |
+//! | 2. a new local token is written and synced beside the old one | a full disk shows before anything is decided |
+//! | 3. the transaction commits | |
+//! | 4. the new token takes the old one's place, by a rename | never a token in force that the rest of the operation lacks |
+//!
+//! Should 4 fail, the operation is reported as failed and the old token is in force, which is what its holder knows.
+
+use clawd_protocol::record::PairingHistory;
+use clawd_protocol::{Change, OpId, StoreFault, Sync, Unix};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::tombstones::Tombstones;
+use super::{fault, rows};
+use crate::files::{FileError, PrivateDir, Staged, stage_token};
+
+pub(super) type Op = (OpId, Vec<Change>, Sync);
+
+/// What a turn writes to.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) db: Connection,
+    pub(super) dir: PrivateDir,
+    pub(super) tombstones: Tombstones,
+    /// What `PRAGMA synchronous` is set to.
+    pub(super) sync: Sync,
+}
+
+impl Writer {
+    /// All operations in one transaction; if that fails, each in its own, so that a bad one fails alone.
+    pub(super) fn execute(&mut self, turn: &[Op]) -> Vec<(OpId, Result<(), StoreFault>)> {
+        if turn.len() > 1 && self.commit(turn).is_ok() {
+            return turn.iter().map(|(op, ..)| (*op, Ok(()))).collect();
+        }
+        turn.iter().map(|one| (one.0, self.commit(std::slice::from_ref(one)))).collect()
+    }
+
+    fn commit(&mut self, ops: &[Op]) -> Result<(), StoreFault> {
+        let sync = ops.iter().map(|(.., sync)| *sync).max().unwrap_or(Sync::Process);
+        let mut token: Option<Staged> = None;
+        for change in ops.iter().flat_map(|(_, changes, _)| changes) {
+            if let Change::Bury(device) = change {
+                self.tombstones.bury(*device).map_err(|error| io_fault(&error))?;
+            } else if let Change::PutLocalToken(secret) = change {
+                token = Some(stage_token(&self.dir, secret).map_err(file_fault)?);
+            }
+        }
+        self.commit_rows(ops, sync).map_err(|error| fault(&error))?;
+        token.map_or(Ok(()), Staged::replace).map_err(file_fault)
+    }
+
+    fn commit_rows(&mut self, ops: &[Op], sync: Sync) -> rusqlite::Result<()> {
+        if sync != self.sync {
+            // Takes effect outside a transaction only. FULL syncs the log at commit, and with it all before.
+            self.db.execute_batch(match sync {
+                Sync::Process => "PRAGMA synchronous = NORMAL",
+                Sync::Disk => "PRAGMA synchronous = FULL",
+            })?;
+            self.sync = sync;
+        }
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut advance: Option<(u64, Unix)> = None;
+        for change in ops.iter().flat_map(|(_, changes, _)| changes) {
+            if let Change::Advance { seq, unix } = change {
+                let (seq_high, unix_high) = advance.unwrap_or_default();
+                advance = Some((seq_high.max(*seq), unix_high.max(*unix)));
+            } else {
+                apply(&transaction, change)?;
+            }
+        }
+        if let Some((seq, unix)) = advance {
+            transaction
+                .prepare_cached(
+                    "UPDATE meta SET seq = max(seq, ?1), unix_high = max(unix_high, ?2)",
+                )?
+                .execute((seq, unix.as_millis()))?;
+        }
+        transaction.commit()
+    }
+}
+
+fn apply(db: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
+    match change {
+        Change::PutDevice(device) => rows::put_device(db, device),
+        Change::TouchDevice { id, at, via } => db
+            .prepare_cached("UPDATE device SET last_seen_at = ?2, last_via = ?3 WHERE id = ?1")?
+            .execute((id.as_str(), at.as_millis(), via))
+            .map(drop),
+        Change::PutName(name) => {
+            db.prepare_cached("UPDATE meta SET name = ?1")?.execute((name,)).map(drop)
+        }
+        Change::PutPairing(history) => put_pairing(db, history),
+        Change::PutSession(session) => rows::put_session(db, session),
+        Change::DeleteSession(id) => rows::delete_session(db, *id),
+        Change::PutMessage(message) => rows::put_message(db, message),
+        Change::PutToolCall(call) => rows::put_tool_call(db, call),
+        // Not rows: done before and after the transaction.
+        Change::Bury(_) | Change::PutLocalToken(_) | Change::Advance { .. } => Ok(()),
+    }
+}
+
+fn put_pairing(db: &Transaction<'_>, history: &PairingHistory) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM failed_window")?.execute(())?;
+    let mut insert = db.prepare_cached("INSERT INTO failed_window (at) VALUES (?1)")?;
+    for at in &history.failed_windows {
+        insert.execute((at.as_millis(),))?;
+    }
+    Ok(())
+}
+
+fn file_fault(error: FileError) -> StoreFault {
+    match error {
+        FileError::Failed { source, .. } if is_full(&source) => StoreFault::Full,
+        error => StoreFault::Failed(error.to_string()),
+    }
+}
+
+fn io_fault(error: &std::io::Error) -> StoreFault {
+    if is_full(error) { StoreFault::Full } else { StoreFault::Failed(error.to_string()) }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
