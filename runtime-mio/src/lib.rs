@@ -5,3 +5,7 @@ pub mod guard;
 pub mod process;
 pub mod store;
 pub mod worker;
+
+mod clock;
+mod head;
+mod websocket;
