@@ -26,11 +26,14 @@ impl Clock {
     }
 }
 
+/// Longer sleeps are cut here: the system counts milliseconds in 32 bits.
+const SLEEP_MILLIS_MAX: u64 = 3_600_000;
+
 /// How long to sleep until `deadline`: whole milliseconds, rounded up and at least one, so that the sleeper never wakes
 /// before its time and a deadline that has passed never becomes a busy loop.
 pub(crate) fn sleep_until(deadline: Instant, now: Instant) -> Duration {
     let millis = deadline.since(now).as_micros().div_ceil(1000);
-    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX).max(1))
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX).clamp(1, SLEEP_MILLIS_MAX))
 }
 
 #[cfg(test)]
@@ -40,8 +43,14 @@ mod tests {
     #[test]
     fn sleeping_is_rounded_up_and_never_nothing() {
         let at = Instant::from_micros;
-        for (deadline, now, millis) in [(0, 0, 1), (0, 5, 1), (1, 0, 1), (1000, 0, 1), (1001, 0, 2)]
-        {
+        for (deadline, now, millis) in [
+            (0, 0, 1),
+            (0, 5, 1),
+            (1, 0, 1),
+            (1000, 0, 1),
+            (1001, 0, 2),
+            (u64::MAX, 0, SLEEP_MILLIS_MAX),
+        ] {
             assert_eq!(sleep_until(at(deadline), at(now)), Duration::from_millis(millis));
         }
     }

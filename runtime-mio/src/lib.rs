@@ -1,4 +1,21 @@
-//! The eyes and hands of clawd.
+//! The eyes and hands of clawd: sockets, SQLite and child processes on one mio loop.
+//!
+//! Owns everything that touches the machine; refuses to know who may do what and what a message means: that is
+//! [`clawd_protocol`], which this crate tells what happened and whose effects it carries out.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`files`] | the private data directory, the token's file |
+//! | [`store`] | SQLite |
+//! | [`process`], [`guard`] | children and their descendants |
+//! | [`worker`] | questions that block |
+//! | `event_loop` | the order of things in a turn |
+//! | `execute`, `hands` | effects |
+//! | `listener`, `stream`, `connection` | sockets |
+//! | `head`, `websocket`, `outbox` | bytes |
+//! | `clock`, `signal` | time, signals |
+//!
+//! Everything is on one thread but the questions of [`worker`].
 
 pub mod files;
 pub mod guard;
@@ -7,5 +24,27 @@ pub mod store;
 pub mod worker;
 
 mod clock;
+mod connection;
+mod event_loop;
+mod execute;
+mod hands;
 mod head;
+mod listener;
+mod outbox;
+mod signal;
+mod start;
+mod stream;
 mod websocket;
+
+pub use start::{Options, Ready, RunError, run};
+
+/// Who is who in mio's events: connections have their slot's number, all others are far above.
+mod tokens {
+    use std::ops::Range;
+
+    pub(crate) const CHILDREN: Range<usize> = 1 << 28..1 << 29;
+    pub(crate) const LISTENERS: usize = 1 << 29;
+    pub(crate) const WAKER: usize = 1 << 30;
+    pub(crate) const SHUTDOWN: usize = WAKER + 1;
+    pub(crate) const CHILD: usize = WAKER + 2;
+}

@@ -1,0 +1,438 @@
+//! The loop: everything that happens, in turns.
+//!
+//! Owns the order of things in a turn; refuses to know what they mean. A turn is:
+//!
+//! 1. sleep until something happens or the core's deadline, unless work was left over;
+//! 2. tell the core what came in, each connection within a budget, and do the effects of each input at once;
+//! 3. settle: child orders, then one transaction with all storage of the turn, then questions, and tell what came of
+//!    them, until nothing is left;
+//! 4. write, with one system call for each connection that has something to be told.
+//!
+//! So no byte leaves before what it speaks of is durable, and however much was pipelined, a turn costs one commit and
+//! one write per connection.
+//!
+//! mio announces readiness once. Whatever is cut short by a budget is therefore remembered in the lists of [`Hands`],
+//! and the loop does not sleep while [`Hands::has_work`].
+
+use std::io::{self, Read, Write};
+use std::mem;
+use std::time::Duration;
+
+use clawd_protocol::{ConnId, Daemon, Effects, Input, Instant, MessageFault, Now};
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+
+use crate::clock::{Clock, sleep_until};
+use crate::connection::Phase;
+use crate::hands::{Hands, Order};
+use crate::head::{self, Scan};
+use crate::listener::{Accepted, Listeners};
+use crate::process::Processes;
+use crate::signal::Signal;
+use crate::store::Store;
+use crate::tokens;
+use crate::websocket::{self, Decoded};
+use clawd_protocol::Limits;
+
+/// What is read of one connection in one turn, and the one buffer for it.
+const READ_BYTES: usize = 64 * 1024;
+/// Connections that are taken from one listener in one turn.
+const ACCEPTS_PER_TURN: usize = 32;
+/// How long the last bytes may take after `Stop`.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What the loop needs of the mind: the daemon, or a stand-in that tests the loop.
+pub(crate) trait Core {
+    /// Advances by one input and has all that follows done, in order.
+    fn handle(&mut self, input: Input<'_>, hands: &mut Hands);
+    /// When to call again even if nothing happens.
+    fn poll_timeout(&self) -> Option<Instant>;
+}
+
+/// The daemon and its sink.
+#[derive(Debug)]
+pub(crate) struct Mind {
+    pub(crate) daemon: Daemon,
+    pub(crate) effects: Effects,
+}
+
+impl Core for Mind {
+    fn handle(&mut self, input: Input<'_>, hands: &mut Hands) {
+        self.daemon.handle(hands.now, input, &mut self.effects);
+        for effect in self.effects.drain() {
+            hands.execute(effect);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.daemon.poll_timeout()
+    }
+}
+
+/// Everything that happens.
+pub(crate) struct EventLoop<C> {
+    pub(crate) core: C,
+    pub(crate) hands: Hands,
+    pub(crate) poll: Poll,
+    pub(crate) clock: Clock,
+    pub(crate) listeners: Listeners,
+    pub(crate) store: Store,
+    pub(crate) processes: Processes,
+    pub(crate) shutdown: Signal,
+    pub(crate) child: Signal,
+    pub(crate) limits: Limits,
+    pub(crate) log: Box<dyn Write>,
+    pub(crate) buffer: Vec<u8>,
+    /// Listeners with connections to take; a bit each.
+    pub(crate) accepting: u32,
+    /// Children have bytes to read, or were given something to do.
+    pub(crate) has_child_work: bool,
+}
+
+impl<C: Core> EventLoop<C> {
+    /// Turns until the core says stop.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        self.buffer.resize(READ_BYTES, 0);
+        self.tell(Input::Started { port: self.listeners.port() });
+        self.settle();
+        let mut events = Events::with_capacity(256);
+        while !self.hands.is_stopped {
+            self.turn(&mut events)?;
+        }
+        self.flush_last(&mut events)
+    }
+
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        self.sleep(events)?;
+        self.look_at_the_clock();
+        if self.core.poll_timeout().is_some_and(|deadline| deadline <= self.hands.now.mono) {
+            self.tell(Input::Tick);
+        }
+        self.hands.drop_lingering();
+        for event in &*events {
+            self.on_event(event);
+        }
+        for conn in self.hands.take_unfinished() {
+            self.read(conn);
+        }
+        self.accept();
+        self.settle();
+        self.hear_children();
+        self.settle();
+        self.hands.flush();
+        self.tell_what_happened();
+        Ok(())
+    }
+
+    fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
+        let can_accept = self.accepting != 0 && self.listeners.retry_at().is_none();
+        let timeout = if self.hands.has_work() || self.has_child_work || can_accept {
+            Some(Duration::ZERO)
+        } else {
+            let now = self.clock.read().mono;
+            let deadlines =
+                [self.core.poll_timeout(), self.hands.linger_deadline(), self.listeners.retry_at()];
+            deadlines.into_iter().flatten().min().map(|deadline| sleep_until(deadline, now))
+        };
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let Now { mono, unix } = self.clock.read();
+        self.hands.now = Now { mono, unix };
+    }
+
+    fn tell(&mut self, input: Input<'_>) {
+        self.core.handle(input, &mut self.hands);
+    }
+
+    fn tell_what_happened(&mut self) {
+        // What the core is told makes more happen only by way of other lists, or because a connection was dropped.
+        while let Some(input) = self.hands.happened.pop_front() {
+            self.tell(input);
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        let Token(token) = event.token();
+        match token {
+            tokens::WAKER => {
+                for (ask, answer) in self.hands.workers.drain() {
+                    self.hands.on_answer(ask, answer);
+                }
+            }
+            tokens::SHUTDOWN => {
+                if self.shutdown.has_come() {
+                    self.tell(Input::Shutdown);
+                }
+            }
+            tokens::CHILD => {
+                if self.child.has_come() {
+                    let Self { core, hands, processes, .. } = self;
+                    processes.on_child_signal(&mut |input| core.handle(input, hands));
+                }
+            }
+            _ if tokens::CHILDREN.contains(&token) => {
+                let Self { core, hands, processes, poll, .. } = self;
+                let tell = &mut |input: Input<'_>| core.handle(input, hands);
+                processes.on_event(poll.registry(), event.token(), event, tell);
+            }
+            _ if token >= tokens::LISTENERS => self.accepting |= 1 << (token - tokens::LISTENERS),
+            slot => self.on_connection_event(slot, event),
+        }
+    }
+
+    fn on_connection_event(&mut self, slot: usize, event: &Event) {
+        let Some(connection) = self.hands.connections.at_mut(slot) else { return };
+        let conn = connection.id;
+        let is_dead = event.is_error() || event.is_write_closed() && event.is_read_closed();
+        connection.has_hung_up |= is_dead || event.is_read_closed();
+        if event.is_writable() && connection.is_blocked {
+            self.hands.mark_dirty(conn);
+        } else if is_dead && !connection.is_readable() {
+            // Nobody would ever read it and find out.
+            return self.hands.drop_connection(conn);
+        }
+        if event.is_readable() || event.is_read_closed() || is_dead {
+            self.read(conn);
+        }
+    }
+
+    fn accept(&mut self) {
+        for index in 0..self.listeners.len() {
+            if self.accepting & 1 << index == 0 {
+                continue;
+            }
+            for _ in 0..ACCEPTS_PER_TURN {
+                match self.listeners.accept(index, self.hands.now.mono) {
+                    Accepted::Connection(stream, source) => {
+                        if let Some(conn) = self.hands.open(stream, source) {
+                            self.tell(Input::Opened { conn, source });
+                        }
+                    }
+                    Accepted::Aborted => {}
+                    Accepted::Exhausted(error) => {
+                        // A log that cannot be written is no reason to stop serving.
+                        let _ = writeln!(self.log, "cannot accept connections for now: {error}");
+                        return;
+                    }
+                    Accepted::Nobody if self.listeners.retry_at().is_some() => return,
+                    Accepted::Nobody => {
+                        self.accepting &= !(1 << index);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads one connection within the budget.
+    fn read(&mut self, conn: ConnId) {
+        let Some(connection) = self.hands.connections.get_mut(conn) else { return };
+        if !connection.is_readable() {
+            return;
+        }
+        let is_head = matches!(connection.phase, Phase::Head { .. });
+        if !is_head && !connection.held.is_empty() {
+            let mut held = mem::take(&mut connection.held);
+            self.hands.mark_unfinished(conn);
+            return self.take_in(conn, &mut held);
+        }
+        match connection.stream.read(&mut self.buffer) {
+            Ok(0) => {
+                connection.is_at_end = true;
+                // What was queued before the peer hung up may still reach it, if it only ended its own side.
+                if !connection.is_ending || connection.outbox.is_empty() {
+                    self.hands.drop_connection(conn);
+                }
+            }
+            Ok(length) => {
+                // A short read means that there is no more, unless the end is there: that is announced only once.
+                if length == self.buffer.len() || connection.has_hung_up {
+                    self.hands.mark_unfinished(conn);
+                }
+                self.take_in_read(conn, length);
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => connection.has_hung_up = false,
+                io::ErrorKind::Interrupted => self.hands.mark_unfinished(conn),
+                _ => self.hands.drop_connection(conn),
+            },
+        }
+    }
+
+    /// Takes in what was read into the buffer, behind what was held before.
+    fn take_in_read(&mut self, conn: ConnId, length: usize) {
+        let mut buffer = mem::take(&mut self.buffer);
+        match self.hands.connections.get_mut(conn) {
+            Some(connection) if !connection.held.is_empty() => {
+                let mut held = mem::take(&mut connection.held);
+                held.extend_from_slice(&buffer[..length]);
+                self.take_in(conn, &mut held);
+            }
+            Some(_) => self.take_in(conn, &mut buffer[..length]),
+            None => {}
+        }
+        self.buffer = buffer;
+    }
+
+    /// Tells the core what the bytes come to, as far as it wants to hear it; the rest is held or thrown away.
+    fn take_in(&mut self, conn: ConnId, bytes: &mut [u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(connection) = self.hands.connections.get_mut(conn) else { return };
+            if !connection.is_listening() {
+                if !connection.is_ending && !connection.is_broken {
+                    connection.held = rest.to_vec();
+                }
+                return;
+            }
+            let used = match &mut connection.phase {
+                Phase::Open(decoder) => {
+                    let (used, decoded) = decoder.decode(rest);
+                    if let Some(decoded) = decoded {
+                        self.on_decoded(conn, decoded);
+                    }
+                    used
+                }
+                Phase::Head { .. } => self.take_head(conn, rest),
+                Phase::Asked => return,
+            };
+            rest = rest.split_at_mut(used).1;
+        }
+        self.tell_begun(conn);
+    }
+
+    /// Says how many bytes were used: all, as long as the head is not whole.
+    fn take_head(&mut self, conn: ConnId, bytes: &[u8]) -> usize {
+        let Some(connection) = self.hands.connections.get_mut(conn) else { return bytes.len() };
+        let Phase::Head { scanned } = connection.phase else { return 0 };
+        let scan = head::scan(bytes, scanned, &self.limits);
+        connection.phase = Phase::Asked;
+        let (used, head) = match scan {
+            Scan::Partial => {
+                connection.phase = Phase::Head { scanned: bytes.len() };
+                connection.held = bytes.to_vec();
+                return bytes.len();
+            }
+            Scan::Whole(length) => (length, Ok(&bytes[..length])),
+            Scan::Fault(fault) => (bytes.len(), Err(fault)),
+        };
+        let Self { core, hands, limits, .. } = self;
+        match head {
+            Ok(head) => head::parse(head, limits, |head| {
+                core.handle(Input::Requested { conn, head }, hands);
+            }),
+            Err(fault) => core.handle(Input::Requested { conn, head: Err(fault) }, hands),
+        }
+        used
+    }
+
+    fn on_decoded(&mut self, conn: ConnId, decoded: Decoded<'_>) {
+        let Some(connection) = self.hands.connections.get_mut(conn) else { return };
+        match decoded {
+            Decoded::Text(text) => {
+                connection.has_begun = false;
+                self.tell(Input::Text { conn, text: &text });
+            }
+            Decoded::Ping(payload) => {
+                connection.pong = Some(payload.into());
+                self.hands.mark_dirty(conn);
+            }
+            Decoded::Pong => {}
+            Decoded::Close(code) => {
+                websocket::put_close(connection.outbox.tail(0), code, "");
+                self.hands.end(conn);
+            }
+            Decoded::Broke(fault) => self.on_broken(conn, fault),
+        }
+    }
+
+    fn on_broken(&mut self, conn: ConnId, fault: MessageFault) {
+        if let Some(connection) = self.hands.connections.get_mut(conn) {
+            connection.is_broken = true;
+            self.tell(Input::Broke { conn, fault });
+        }
+    }
+
+    fn tell_begun(&mut self, conn: ConnId) {
+        if let Some(connection) = self.hands.connections.get_mut(conn)
+            && let Phase::Open(decoder) = &connection.phase
+            && decoder.has_begun()
+            && !connection.has_begun
+        {
+            connection.has_begun = true;
+            self.tell(Input::Began { conn });
+        }
+    }
+
+    /// Does what effects have left to be done, until the core wants nothing more.
+    fn settle(&mut self) {
+        loop {
+            self.tell_what_happened();
+            if !self.hands.orders.is_empty() {
+                self.give_orders();
+            } else if !self.hands.stores.is_empty() {
+                let turn = mem::take(&mut self.hands.stores);
+                for (op, result) in self.store.execute(turn) {
+                    self.hands.happened.push_back(Input::Stored { op, result });
+                }
+                self.look_at_the_clock();
+            } else if !self.hands.questions.is_empty() {
+                for (ask, question) in mem::take(&mut self.hands.questions) {
+                    let answer = self.store.answer(&question);
+                    self.hands.on_answer(ask, answer);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn give_orders(&mut self) {
+        self.has_child_work = true;
+        for order in mem::take(&mut self.hands.orders) {
+            match order {
+                Order::Spawn(proc, command) => {
+                    let result = self.processes.spawn(self.poll.registry(), proc, &command);
+                    self.hands.happened.push_back(Input::Spawned { proc, result });
+                }
+                Order::Feed(proc, bytes) => self.processes.feed(proc, bytes),
+                Order::Finish(proc) => self.processes.finish(proc),
+                Order::Kill(proc) => self.processes.kill(proc),
+            }
+        }
+    }
+
+    fn hear_children(&mut self) {
+        let Self { core, hands, processes, poll, .. } = self;
+        let tell = &mut |input: Input<'_>| core.handle(input, hands);
+        self.has_child_work = processes.work(poll.registry(), tell);
+    }
+
+    /// After `Stop`: what is queued may still leave, for a moment.
+    fn flush_last(&mut self, events: &mut Events) -> io::Result<()> {
+        let deadline = self.clock.read().mono + STOP_TIMEOUT;
+        loop {
+            for connection in self.hands.connections.iter_mut() {
+                let is_lost = connection.outbox.write_to(&mut connection.stream).is_err();
+                if is_lost {
+                    connection.outbox = crate::outbox::Outbox::default();
+                }
+            }
+            let now = self.clock.read().mono;
+            let is_done = self.hands.connections.iter_mut().all(|one| one.outbox.is_empty());
+            if is_done || now >= deadline {
+                break;
+            }
+            self.poll.poll(events, Some(sleep_until(deadline, now)))?;
+        }
+        for connection in self.hands.connections.iter_mut() {
+            connection.stream.end_writing();
+        }
+        Ok(())
+    }
+}

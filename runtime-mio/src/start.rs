@@ -1,0 +1,184 @@
+//! From nothing to serving.
+//!
+//! Owns the order in which a daemon comes up, and the reasons why it may not; refuses to know how options were given.
+//! No socket exists before the token was loaded and the store was opened and checked (security A4, J2): a daemon that
+//! could not tell friend from foe is never reached by either.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clawd_protocol::{Config, Daemon, Effects};
+use mio::{Poll, Token, Waker};
+
+use crate::clock::Clock;
+use crate::event_loop::{Core, EventLoop, Mind};
+use crate::files::{DataDir, FileError};
+use crate::hands::Hands;
+use crate::listener::Listeners;
+use crate::process::Processes;
+use crate::signal::Signal;
+use crate::store::{Store, StoreError};
+use crate::tokens;
+use crate::worker::Workers;
+
+/// What a daemon needs to be run.
+pub struct Options {
+    /// The data directory; it stays locked as long as the daemon runs.
+    pub data_dir: DataDir,
+    /// The loopback addresses to listen on. All but the first may be absent on this machine.
+    pub bind: Vec<IpAddr>,
+    /// The TCP port; zero for any.
+    pub port: u16,
+    /// The program that becomes a child's guard when its first argument is `guard`: this one.
+    pub guard: PathBuf,
+    /// The core's settings.
+    pub config: Config,
+    /// Where the runtime says what nobody else can know. No secret and nothing of a peer's is ever written to it.
+    pub log: Box<dyn Write>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("data_dir", &self.data_dir)
+            .field("bind", &self.bind)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A daemon that serves.
+#[derive(Debug, Clone, Copy)]
+pub struct Ready<'a> {
+    /// The TCP port.
+    pub port: u16,
+    /// The Unix socket.
+    pub socket: &'a Path,
+}
+
+/// Why a daemon does not serve, or no longer.
+#[derive(Debug)]
+pub enum RunError {
+    /// Somebody listens there already.
+    PortTaken {
+        /// Where.
+        addr: SocketAddr,
+    },
+    /// It is impossible to listen there.
+    Bind {
+        /// Where.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Unix socket cannot be made.
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A private file cannot be used.
+    File(FileError),
+    /// The store cannot be used.
+    Store(StoreError),
+    /// The operating system refused something that it always grants.
+    System(io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortTaken { addr } => write!(
+                f,
+                "cannot listen on {addr}: the port is taken; stop the program that has it or choose another with --port"
+            ),
+            Self::Bind { addr, source } => {
+                write!(
+                    f,
+                    "cannot listen on {addr}: {source}; choose another address with --bind-address"
+                )
+            }
+            Self::Socket { path, source } => write!(
+                f,
+                "cannot make the socket {}: {source}; remove what is there or choose another --data-dir",
+                path.display()
+            ),
+            Self::File(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::System(source) => write!(f, "the operating system refused to serve us: {source}"),
+        }
+    }
+}
+
+impl Error for RunError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::PortTaken { .. } => None,
+            Self::Bind { source, .. } | Self::Socket { source, .. } | Self::System(source) => {
+                Some(source)
+            }
+            Self::File(error) => error.source(),
+            Self::Store(error) => error.source(),
+        }
+    }
+}
+
+impl From<io::Error> for RunError {
+    fn from(source: io::Error) -> Self {
+        Self::System(source)
+    }
+}
+
+/// Runs a daemon until it is told to stop. `on_ready` is called once connections are accepted.
+pub fn run(options: Options, on_ready: impl FnOnce(&Ready<'_>)) -> Result<(), RunError> {
+    options.data_dir.load_or_make_token().map_err(RunError::File)?;
+    let (store, snapshot) = Store::open(&options.data_dir).map_err(RunError::Store)?;
+    let mut entropy = [0; 32];
+    getrandom::fill(&mut entropy).map_err(io::Error::from)?;
+    let config = options.config.clone();
+    let daemon = Daemon::new(config, entropy, snapshot);
+    serve(options, store, Mind { daemon, effects: Effects::new() }, on_ready)
+}
+
+/// Runs a core: the part of [`run`] that comes after everything is loaded.
+pub(crate) fn serve<C: Core>(
+    options: Options,
+    store: Store,
+    core: C,
+    on_ready: impl FnOnce(&Ready<'_>),
+) -> Result<(), RunError> {
+    let Options { mut data_dir, bind, port, guard, config, log } = options;
+    let clock = Clock::start();
+    let poll = Poll::new()?;
+    let registry = poll.registry();
+    let waker = Arc::new(Waker::new(registry, Token(tokens::WAKER))?);
+    // Before anything can be asked of us: a signal that came earlier would end the process on the spot.
+    let shutdown = Signal::shutdown(registry, Token(tokens::SHUTDOWN))?;
+    let child = Signal::child(registry, Token(tokens::CHILD))?;
+    let mut listeners = Listeners::bind(&bind, port, data_dir.path())?;
+    listeners.register(registry, tokens::LISTENERS)?;
+    data_dir.note_port(listeners.port());
+    on_ready(&Ready { port: listeners.port(), socket: listeners.path() });
+    let event_loop = EventLoop {
+        hands: Hands::new(registry.try_clone()?, Workers::new(waker), clock.read()),
+        core,
+        clock,
+        listeners,
+        store,
+        processes: Processes::new(guard, tokens::CHILDREN),
+        shutdown,
+        child,
+        limits: config.limits,
+        log,
+        buffer: Vec::new(),
+        accepting: 0,
+        has_child_work: false,
+        poll,
+    };
+    event_loop.run().map_err(RunError::System)
+}
