@@ -15,7 +15,7 @@
 //! Invariants: a [`ConnId`] is `generation << 32 | slot`, so that it is found in one step and never comes again · a slot
 //! is its connection's mio token.
 
-use clawd_protocol::{ConnId, Source};
+use clawd_protocol::ConnId;
 
 use crate::outbox::Outbox;
 use crate::stream::Stream;
@@ -36,7 +36,6 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
-    pub(crate) source: Source,
     pub(crate) stream: Stream,
     pub(crate) phase: Phase,
     pub(crate) outbox: Outbox,
@@ -65,10 +64,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(id: ConnId, source: Source, stream: Stream) -> Self {
+    fn new(id: ConnId, stream: Stream) -> Self {
         Self {
             id,
-            source,
             stream,
             phase: Phase::Head { scanned: 0 },
             outbox: Outbox::default(),
@@ -128,9 +126,9 @@ impl Connections {
     }
 
     /// Fills the vacancy.
-    pub(crate) fn insert(&mut self, id: ConnId, source: Source, stream: Stream) {
+    pub(crate) fn insert(&mut self, id: ConnId, stream: Stream) {
         self.free.pop();
-        self.slots[slot_of(id)].connection = Some(Connection::new(id, source, stream));
+        self.slots[slot_of(id)].connection = Some(Connection::new(id, stream));
     }
 
     /// The connection of this name, if it is still there.

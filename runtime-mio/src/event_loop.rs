@@ -18,7 +18,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::time::Duration;
 
-use clawd_protocol::{ConnId, Daemon, Effects, Input, Instant, MessageFault, Now};
+use clawd_protocol::{ConnId, Daemon, Effects, Input, Instant, Limits, MessageFault};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
@@ -27,12 +27,12 @@ use crate::connection::Phase;
 use crate::hands::{Hands, Order};
 use crate::head::{self, Scan};
 use crate::listener::{Accepted, Listeners};
+use crate::outbox::Outbox;
 use crate::process::Processes;
 use crate::signal::Signal;
 use crate::store::Store;
 use crate::tokens;
 use crate::websocket::{self, Decoded};
-use clawd_protocol::Limits;
 
 /// What is read of one connection in one turn, and the one buffer for it.
 const READ_BYTES: usize = 64 * 1024;
@@ -134,15 +134,19 @@ impl<C: Core> EventLoop<C> {
                 [self.core.poll_timeout(), self.hands.linger_deadline(), self.listeners.retry_at()];
             deadlines.into_iter().flatten().min().map(|deadline| sleep_until(deadline, now))
         };
+        self.poll_for(events, timeout)
+    }
+
+    fn poll_for(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
+            // A signal ended the sleep; its socket says which.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            polled => polled,
         }
     }
 
     fn look_at_the_clock(&mut self) {
-        let Now { mono, unix } = self.clock.read();
-        self.hands.now = Now { mono, unix };
+        self.hands.now = self.clock.read();
     }
 
     fn tell(&mut self, input: Input<'_>) {
@@ -209,7 +213,7 @@ impl<C: Core> EventLoop<C> {
             for _ in 0..ACCEPTS_PER_TURN {
                 match self.listeners.accept(index, self.hands.now.mono) {
                     Accepted::Connection(stream, source) => {
-                        if let Some(conn) = self.hands.open(stream, source) {
+                        if let Some(conn) = self.hands.open(stream) {
                             self.tell(Input::Opened { conn, source });
                         }
                     }
@@ -256,11 +260,13 @@ impl<C: Core> EventLoop<C> {
                 }
                 self.take_in_read(conn, length);
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => connection.has_hung_up = false,
-                io::ErrorKind::Interrupted => self.hands.mark_unfinished(conn),
-                _ => self.hands.drop_connection(conn),
-            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.has_hung_up = false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.hands.mark_unfinished(conn);
+            }
+            Err(_) => self.hands.drop_connection(conn),
         }
     }
 
@@ -418,9 +424,8 @@ impl<C: Core> EventLoop<C> {
         let deadline = self.clock.read().mono + STOP_TIMEOUT;
         loop {
             for connection in self.hands.connections.iter_mut() {
-                let is_lost = connection.outbox.write_to(&mut connection.stream).is_err();
-                if is_lost {
-                    connection.outbox = crate::outbox::Outbox::default();
+                if connection.outbox.write_to(&mut connection.stream).is_err() {
+                    connection.outbox = Outbox::default();
                 }
             }
             let now = self.clock.read().mono;
@@ -428,7 +433,7 @@ impl<C: Core> EventLoop<C> {
             if is_done || now >= deadline {
                 break;
             }
-            self.poll.poll(events, Some(sleep_until(deadline, now)))?;
+            self.poll_for(events, Some(sleep_until(deadline, now)))?;
         }
         for connection in self.hands.connections.iter_mut() {
             connection.stream.end_writing();
@@ -436,3 +441,6 @@ impl<C: Core> EventLoop<C> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

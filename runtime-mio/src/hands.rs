@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use clawd_protocol::{
-    AskId, Change, Command, ConnId, Input, Instant, Now, OpId, ProcId, Question, Source, Sync,
+    AskId, Change, Command, ConnId, Input, Instant, Now, OpId, ProcId, Question, Sync,
 };
 use mio::{Interest, Registry, Token};
 
@@ -85,10 +85,10 @@ impl Hands {
     }
 
     /// Takes a connection in. `None`: the system would not watch it, and it is closed.
-    pub(crate) fn open(&mut self, mut stream: Stream, source: Source) -> Option<ConnId> {
+    pub(crate) fn open(&mut self, mut stream: Stream) -> Option<ConnId> {
         let id = self.connections.vacancy();
         self.registry.register(&mut stream, Token(slot_of(id)), Interest::READABLE).ok()?;
-        self.connections.insert(id, source, stream);
+        self.connections.insert(id, stream);
         Some(id)
     }
 

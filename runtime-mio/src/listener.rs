@@ -149,11 +149,11 @@ fn bind_tcp(addresses: &[IpAddr], mut port: u16) -> Result<(Vec<TcpListener>, u1
                     listener.local_addr().map_err(|source| RunError::Bind { addr, source })?.port();
                 listeners.push(listener);
             }
-            Err(source) => match source.kind() {
-                io::ErrorKind::AddrInUse => return Err(RunError::PortTaken { addr }),
-                _ if !listeners.is_empty() && is_absent(&source) => {}
-                _ => return Err(RunError::Bind { addr, source }),
-            },
+            Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
+                return Err(RunError::PortTaken { addr });
+            }
+            Err(source) if !listeners.is_empty() && is_absent(&source) => {}
+            Err(source) => return Err(RunError::Bind { addr, source }),
         }
     }
     Ok((listeners, port))
