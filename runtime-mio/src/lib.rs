@@ -12,7 +12,7 @@
 //! | `event_loop` | the order of things in a turn |
 //! | `execute`, `hands` | effects |
 //! | `listener`, `stream`, `connection` | sockets |
-//! | `head`, `websocket`, `outbox` | bytes |
+//! | `intake`, `head`, `websocket`, `outbox` | bytes |
 //! | `clock`, `signal` | time, signals |
 //!
 //! Everything is on one thread but the questions of [`worker`].
@@ -29,6 +29,7 @@ mod event_loop;
 mod execute;
 mod hands;
 mod head;
+mod intake;
 mod listener;
 mod outbox;
 mod signal;

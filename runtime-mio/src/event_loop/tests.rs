@@ -1,16 +1,17 @@
 //! The loop with a stand-in for the daemon, over real sockets.
+#![expect(clippy::wildcard_enum_match_arm, reason = "the stand-in reacts to few inputs")]
 
 use super::*;
 use crate::files::DataDir;
 use crate::start::{Options, serve};
-use clawd_protocol::{Config, Effect, OpId, Response, Sync, To};
+use clawd_protocol::{Config, ConnId, Effect, OpId, Response, Sync, To};
 use std::borrow::Cow;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 use tempfile::TempDir;
 use tungstenite::protocol::{Message, WebSocket};
 
