@@ -160,3 +160,30 @@ impl Connections {
 pub(crate) const fn slot_of(id: ConnId) -> usize {
     id.0 as u32 as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Slot>() <= 320, "{} bytes", size_of::<Slot>());
+    }
+
+    #[test]
+    fn a_name_is_never_given_again() {
+        let mut connections = Connections::default();
+        let mut connect = || {
+            let id = connections.vacancy();
+            let (stream, _) = mio::net::UnixStream::pair().unwrap();
+            connections.insert(id, Stream::Unix(stream));
+            assert_eq!(connections.get_mut(id).unwrap().id, id);
+            assert!(connections.remove(id).is_some() && connections.remove(id).is_none());
+            id
+        };
+        let (first, second) = (connect(), connect());
+        assert_eq!(slot_of(first), slot_of(second));
+        assert_ne!(first, second);
+        assert!(connections.get_mut(first).is_none());
+    }
+}

@@ -34,6 +34,8 @@ pub(crate) struct Listeners {
     port: u16,
     path: PathBuf,
     retry_at: Option<Instant>,
+    /// The system had no room when asked last, and that was said.
+    is_exhausted: bool,
 }
 
 #[derive(Debug)]
@@ -48,9 +50,9 @@ pub(crate) enum Accepted {
     Connection(Stream, Source),
     /// This one was gone before it was here.
     Aborted,
-    /// Nobody waits, or none can be taken now.
+    /// Nobody waits, or nobody can be taken before [`Listeners::retry_at`].
     Nobody,
-    /// The system has no room; [`Listeners::retry_at`] says when to try again.
+    /// Nobody can be taken because the system has no room; said once, until it has again.
     Exhausted(io::Error),
 }
 
@@ -68,7 +70,7 @@ impl Listeners {
         let unix =
             bind_unix(&path).map_err(|source| RunError::Socket { path: path.clone(), source })?;
         let sockets = tcp.into_iter().map(Socket::Tcp).chain([Socket::Unix(unix)]).collect();
-        Ok(Self { sockets, port, path, retry_at: None })
+        Ok(Self { sockets, port, path, retry_at: None, is_exhausted: false })
     }
 
     pub(crate) const fn port(&self) -> u16 {
@@ -117,13 +119,17 @@ impl Listeners {
             None => return Accepted::Nobody,
         };
         match accepted {
-            Ok((stream, source)) => Accepted::Connection(stream, source),
+            Ok((stream, source)) => {
+                self.is_exhausted = false;
+                Accepted::Connection(stream, source)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     // The listener is edge triggered: not asking is all it takes to have peace.
                     self.retry_at = Some(now + BACK_OFF);
-                    Accepted::Exhausted(error)
+                    let was_exhausted = std::mem::replace(&mut self.is_exhausted, true);
+                    if was_exhausted { Accepted::Nobody } else { Accepted::Exhausted(error) }
                 }
                 // accept(2) also passes on what went wrong with the connection that was waiting.
                 _ => Accepted::Aborted,

@@ -6,7 +6,7 @@ use crate::files::DataDir;
 use crate::start::{Options, serve};
 use clawd_protocol::{Config, ConnId, Effect, OpId, Response, Sync, To};
 use std::borrow::Cow;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -106,11 +106,25 @@ const NOT_FOUND: Response = Response {
     body: Cow::Borrowed("no"),
 };
 
+/// A log that is read by the test.
+struct Log(Sender<String>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.send(String::from_utf8_lossy(bytes).into_owned());
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A running loop.
 struct Server {
     port: u16,
     socket: PathBuf,
     told: Receiver<String>,
+    said: Receiver<String>,
     thread: JoinHandle<()>,
     _dir: TempDir,
 }
@@ -120,6 +134,7 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap();
         let (teller, told) = channel();
+        let (sayer, said) = channel();
         let (is_ready, ready) = channel();
         let thread = thread::spawn(move || {
             let data_dir = DataDir::open(&path).unwrap();
@@ -130,7 +145,7 @@ impl Server {
                 port: 0,
                 guard: PathBuf::new(),
                 config: Config::default(),
-                log: Box::new(io::sink()),
+                log: Box::new(Log(sayer)),
             };
             let core = StandIn { told: teller, open: Vec::new(), ops: 0, waiting: None };
             let tell_ready = |ready: &crate::Ready<'_>| {
@@ -139,7 +154,7 @@ impl Server {
             serve(options, store, core, tell_ready).unwrap();
         });
         let (port, socket) = ready.recv_timeout(TIMEOUT).unwrap();
-        Self { port, socket, told, thread, _dir: dir }
+        Self { port, socket, told, said, thread, _dir: dir }
     }
 
     fn tcp(&self) -> TcpStream {
@@ -393,5 +408,47 @@ fn every_way_to_go_is_noticed() {
     server.wait("Flushed 1");
     drop(client);
     server.wait("Closed");
+    server.stop();
+}
+
+#[test]
+fn c6_running_out_of_file_descriptors_is_waited_out() {
+    // In a process of its own: file descriptors are shared with all other tests.
+    let test = "event_loop::tests::c6_with_few_file_descriptors";
+    let ran = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored"])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+}
+
+#[test]
+#[ignore = "run by the test above, in a process of its own"]
+fn c6_with_few_file_descriptors() {
+    let limit = rustix::process::Rlimit { current: Some(64), maximum: Some(64) };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    let server = Server::start();
+    let mut stat = std::fs::File::open("/proc/self/stat").unwrap();
+    let mut ticks = || {
+        let mut text = String::new();
+        stat.rewind().unwrap();
+        stat.read_to_string(&mut text).unwrap();
+        let times = text.split(' ').skip(13).take(2);
+        times.map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let mut client = server.client();
+    let port = (Ipv4Addr::LOCALHOST, server.port);
+    let mut flood = Vec::new();
+    while let Ok(stream) = TcpStream::connect(port) {
+        flood.push(stream);
+    }
+    let said = server.said.recv_timeout(TIMEOUT).unwrap();
+    assert!(said.starts_with("cannot accept connections for now"), "{said}");
+    let before = ticks();
+    thread::sleep(Duration::from_millis(500));
+    assert!(ticks() - before < 10, "less than a fifth of a processor, in ticks of 10 ms");
+    client.send(Message::text("echo still here")).unwrap();
+    assert_eq!(client.read().unwrap(), Message::text("still here"));
+    drop(flood);
     server.stop();
 }
