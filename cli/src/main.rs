@@ -1,2 +1,59 @@
-//! clawd.
-fn main() {}
+//! `clawd`: the daemon and its command line, in one small binary.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `args` | what may be typed |
+//! | `command` | what each command does |
+//! | `home`, `config` | which daemon is meant, and its settings |
+//! | `connection`, `wire`, `probe` | talking to it |
+//! | `daemon` | all that touches the runtime |
+//! | `render`, `qr` | what is seen |
+//! | `exit` | exit codes and errors |
+
+mod args;
+mod command;
+mod config;
+mod connection;
+mod daemon;
+mod exit;
+mod home;
+mod probe;
+mod qr;
+mod render;
+mod wire;
+
+use std::process::ExitCode;
+
+use crate::exit::{Exit, Failure};
+use crate::render::Screen;
+
+fn main() -> ExitCode {
+    if let Some(args) = args::guard() {
+        return daemon::guard(args);
+    }
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error),
+    };
+    let screen = Screen::new(&cli.global);
+    match command::run(cli, &screen) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            screen.fail(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// clap's own words; under `--json` in the form that all errors have. Help is no error.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    let is_json = std::env::args().any(|arg| arg == "--json" || arg.starts_with("--json="));
+    if error.use_stderr() && is_json {
+        let message = error.to_string();
+        let message = message.trim_start_matches("error: ").lines().next().unwrap_or_default();
+        Screen::bare(true).fail(&Failure::usage(message));
+        return Exit::Usage.into();
+    }
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+}

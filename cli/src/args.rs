@@ -1,0 +1,310 @@
+//! What may be typed.
+//!
+//! Owns names, flags and help texts; refuses to know what the commands do.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const TEMPLATE: &str = "\
+{name} — {about}
+
+Usage: {usage}
+
+Getting going   up, pair
+Sessions        run, session
+Access          device, token
+Daemon          serve, start, stop, status, provider
+More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
+
+Try: clawd up
+
+{options}";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "clawd",
+    version,
+    about = "run claude and codex here, drive them from anywhere",
+    help_template = TEMPLATE,
+    override_usage = "clawd [command]",
+    disable_help_subcommand = true,
+    next_help_heading = "Global options"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Where the daemon keeps its files
+    #[arg(long, global = true, env = "CLAWD_DATA_DIR", value_name = "DIR", hide_env_values = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The daemon's port [default: 4300]
+    #[arg(long, global = true, env = "CLAWD_PORT", hide_env_values = true)]
+    pub(crate) port: Option<u16>,
+    /// The daemon's address [default: 127.0.0.1]
+    #[arg(long, alias = "bind-address", global = true, env = "CLAWD_BIND", hide_env_values = true)]
+    pub(crate) bind: Option<String>,
+    /// Print JSON; with names, only these fields
+    #[arg(
+        long,
+        global = true,
+        value_name = "FIELDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_delimiter = ','
+    )]
+    pub(crate) json: Option<Vec<String>>,
+    /// When to use colour
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub(crate) color: Color,
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Say nothing but data and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start in the background, check providers, show how to connect
+    #[command(after_help = "rpc: daemon.status, daemon.providers")]
+    Up,
+    /// Show a PIN and a QR code, wait for a device
+    #[command(after_help = "rpc: daemon.pairPin")]
+    Pair(Pair),
+    /// Create a session, send a prompt, stream the answer, ask before tools run
+    #[command(after_help = "Examples:
+  clawd run \"explain this repo\"
+  clawd run -C ~/api --model opus fix the flaky login test
+  git diff | clawd run -
+
+rpc: session.create, session.sendMessage, tool.approve, tool.reject, session.cancel")]
+    Run(Run),
+    /// List, show, create and delete sessions
+    #[command(subcommand)]
+    Session(Session),
+    /// List, rename, revoke paired devices, change what they may do
+    #[command(subcommand)]
+    Device(Device),
+    /// Show, rotate or locate the local token, or pair a phone by QR code
+    #[command(subcommand)]
+    Token(Token),
+    /// Run the daemon in the foreground
+    Serve(Serve),
+    /// Start the daemon in the background
+    Start,
+    /// Stop the daemon
+    #[command(after_help = "rpc: daemon.shutdown")]
+    Stop,
+    /// Say what the daemon is doing
+    #[command(after_help = "rpc: daemon.status, session.list")]
+    Status,
+    /// Say which agent CLIs can be used
+    #[command(subcommand)]
+    Provider(Provider),
+    /// Say which clawd this is
+    Version,
+    /// Explain a command or a topic: environment, exit-codes, files
+    Help {
+        /// A command or a topic
+        topic: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// A parent waits on stdout for one line that says how the start went.
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pair {
+    /// What the device may do: read, approve, full or admin
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Option<String>,
+    /// Draw with `##` instead of half blocks
+    #[arg(long)]
+    pub(crate) ascii: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The agent to run
+    #[arg(short, long)]
+    pub(crate) provider: Option<String>,
+    /// Where it works [default: here]
+    #[arg(short = 'C', long = "dir", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The model it uses
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// What to say to it; `-` reads it from stdin
+    #[arg(required = true, value_name = "PROMPT", trailing_var_arg = true)]
+    pub(crate) prompt: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Session {
+    /// List sessions, newest first
+    #[command(alias = "ls", after_help = "rpc: session.list")]
+    List,
+    /// Show a session and the end of its conversation
+    #[command(after_help = "rpc: session.get, session.getMessages")]
+    Show {
+        /// An id, or a unique beginning of one
+        id: String,
+        /// How many messages
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+        limit: u16,
+    },
+    /// Create a session
+    #[command(after_help = "rpc: session.create")]
+    Create {
+        /// Where the agent works [default: here]
+        dir: Option<PathBuf>,
+        /// The agent to run
+        #[arg(short, long)]
+        provider: Option<String>,
+        /// Its title
+        #[arg(long)]
+        title: Option<String>,
+        /// The model it uses
+        #[arg(long)]
+        model: Option<String>,
+    },
+    /// Delete a session and its history
+    #[command(alias = "rm", after_help = "rpc: session.delete")]
+    Delete {
+        /// An id, or a unique beginning of one
+        id: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Device {
+    /// List paired devices
+    #[command(alias = "ls", after_help = "rpc: device.list")]
+    List {
+        /// Revoked ones too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Give a device another name
+    #[command(after_help = "rpc: device.rename")]
+    Rename {
+        /// An id, or a unique beginning of one
+        id: String,
+        /// The new name
+        name: String,
+    },
+    /// Shut a device out, at once and for ever
+    #[command(alias = "rm", after_help = "rpc: device.revoke")]
+    Revoke {
+        /// An id, or a unique beginning of one
+        id: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Change what a device may do
+    #[command(after_help = "rpc: device.setRole")]
+    Role {
+        /// An id, or a unique beginning of one
+        id: String,
+        /// read, approve, full or admin
+        role: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Print the local token, and nothing else
+    Show,
+    /// Show a QR code that pairs one device, once
+    #[command(after_help = "rpc: daemon.pairPin")]
+    Qr {
+        /// Draw the local token itself instead: whoever photographs it owns this machine
+        #[arg(long)]
+        token: bool,
+        /// Do not ask
+        #[arg(short, long, requires = "token")]
+        yes: bool,
+        /// Draw with `##` instead of half blocks
+        #[arg(long)]
+        ascii: bool,
+    },
+    /// Replace the local token; every client that uses it is disconnected
+    #[command(after_help = "rpc: daemon.rotateToken")]
+    Rotate,
+    /// Print where the token is kept
+    Path,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Provider {
+    /// List agent CLIs, their versions and logins
+    #[command(alias = "ls", after_help = "rpc: daemon.providers")]
+    List,
+}
+
+/// Reads the command line of this process. Wrong usage is a message by clap and exit code 2.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse()
+}
+
+/// The arguments of the hidden subcommand under which the daemon starts each agent, if this is one.
+pub(crate) fn guard() -> Option<Vec<OsString>> {
+    let mut args = std::env::args_os().skip(1);
+    (args.next()? == "guard").then(|| args.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_may_name_fields_and_never_swallows_an_argument() {
+        let cli = Cli::try_parse_from(["clawd", "--json", "status"]).unwrap();
+        assert_eq!(cli.global.json.as_deref(), Some(&[String::new()][..]));
+        let cli = Cli::try_parse_from(["clawd", "session", "list", "--json=id,status"]).unwrap();
+        assert_eq!(cli.global.json.unwrap(), ["id", "status"]);
+        let cli = Cli::try_parse_from(["clawd", "run", "--json", "fix", "it"]).unwrap();
+        let Some(Command::Run(run)) = cli.command else { panic!("not run") };
+        assert_eq!(run.prompt, ["fix", "it"]);
+    }
+}

@@ -1,0 +1,135 @@
+//! What each command does.
+//!
+//! Owns the order of steps; refuses to know bytes, files and colours.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use clawd_protocol::text::visible_line;
+use serde_json::Value;
+
+use crate::args::{Cli, Command};
+use crate::exit::{Exit, Failure};
+use crate::home::{self, Home};
+use crate::render::Screen;
+
+mod approve;
+mod device;
+mod help;
+mod pair;
+mod provider;
+mod run;
+mod serve;
+mod session;
+mod start;
+mod status;
+mod token;
+
+/// Does what was typed.
+pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
+    let home = || Home::of(&cli.global);
+    match cli.command {
+        None if !io::stdin().is_terminal() => serve::serve(home()?, screen, false),
+        None => status::bare(&home()?, screen),
+        Some(Command::Up) => start::up(&home()?, screen),
+        Some(Command::Start) => start::start(&home()?, screen),
+        Some(Command::Stop) => start::stop(&home()?, screen),
+        Some(Command::Serve(args)) => serve::serve_or_report(&cli.global, screen, args.detached),
+        Some(Command::Status) => status::status(&home()?, screen),
+        Some(Command::Pair(args)) => pair::pair(&home()?, screen, &args),
+        Some(Command::Token(args)) => token::token(&cli.global, screen, &args),
+        Some(Command::Device(args)) => device::device(&home()?, screen, &args),
+        Some(Command::Session(args)) => session::session(&home()?, screen, &args),
+        Some(Command::Run(args)) => run::run(&home()?, screen, &args),
+        Some(Command::Provider(_)) => provider::list(&home()?, screen),
+        Some(Command::Version) => help::version(screen),
+        Some(Command::Help { topic }) => help::help(&topic, screen),
+    }
+}
+
+/// The daemon's answer, as a type.
+fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, Failure> {
+    serde_json::from_value(value.clone()).map_err(|error| {
+        Failure::new(
+            Exit::Failure,
+            "internal",
+            format!("the daemon's answer is not understood: {error}"),
+        )
+    })
+}
+
+/// Asks before something that cannot be undone. Only an explicit yes is one.
+fn confirm(question: &str, is_sure: bool) -> Result<(), Failure> {
+    if is_sure {
+        return Ok(());
+    }
+    if !Screen::can_ask() {
+        return Err(Failure::usage(format!("{question} There is no terminal to ask on"))
+            .hint("add `--yes` if you are sure"));
+    }
+    let _ = write!(io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| Failure::io("cannot read", &error))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Failure, "declined", "nothing was changed"))
+    }
+}
+
+/// The one id that begins with what was typed.
+fn resolve(typed: &str, what: &str, ids: &[(String, String)]) -> Result<String, Failure> {
+    let matching: Vec<&(String, String)> =
+        ids.iter().filter(|(id, _)| id == typed || id.starts_with(typed)).collect();
+    let exact = matching.iter().find(|(id, _)| id == typed);
+    match (exact, matching.as_slice()) {
+        (Some((id, _)), _) => Ok(id.clone()),
+        (None, [(id, _)]) if !typed.is_empty() => Ok(id.clone()),
+        (None, []) => Err(Failure::new(
+            Exit::NotFound,
+            &format!("{what}_not_found"),
+            format!("there is no {what} `{typed}`"),
+        )
+        .hint(format!("see `clawd {what} list`"))),
+        (None, several) => {
+            let candidates: Vec<String> = several
+                .iter()
+                .map(|(id, name)| format!("\n    {id}  {}", visible_line(name)))
+                .collect();
+            let ids: Vec<&str> = several.iter().map(|(id, _)| id.as_str()).collect();
+            Err(Failure::new(
+                Exit::NotFound,
+                "ambiguous",
+                format!("`{typed}` could be any of{}", candidates.concat()),
+            )
+            .hint("type more of it")
+            .detail("candidates", ids))
+        }
+    }
+}
+
+/// The terminal's width, or a page's.
+fn columns() -> usize {
+    rustix::termios::tcgetwinsize(io::stdout())
+        .map(|size| usize::from(size.ws_col))
+        .ok()
+        .filter(|&columns| columns > 0)
+        .unwrap_or(100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_may_be_shortened_while_one_is_meant() {
+        let ids = [("7f3a11", "one"), ("7f3b22", "two"), ("7f", "short")]
+            .map(|(id, name)| (id.to_owned(), name.to_owned()));
+        assert_eq!(resolve("7f3a", "session", &ids).unwrap(), "7f3a11");
+        assert_eq!(resolve("7f", "session", &ids).unwrap(), "7f");
+        let failure = resolve("7f3", "session", &ids).unwrap_err();
+        assert_eq!(failure.exit, Exit::NotFound);
+        assert!(failure.message.contains("7f3a11  one") && failure.message.contains("7f3b22  two"));
+        assert_eq!(resolve("x", "session", &ids).unwrap_err().kind, "session_not_found");
+        assert!(resolve("", "session", &ids[..1]).is_err());
+    }
+}

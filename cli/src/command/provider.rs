@@ -1,0 +1,101 @@
+//! `provider list`, and how a provider looks in a line.
+
+use clawd_protocol::text::visible_line;
+use serde_json::json;
+
+use super::{columns, typed};
+use crate::exit::{Exit, Failure};
+use crate::home::Home;
+use crate::render::Screen;
+use crate::render::style::{Mark, Style};
+use crate::render::table::{Cell, Table};
+use crate::wire::Provider;
+
+/// `provider list`.
+pub(super) fn list(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
+    let answer = home.connect()?.call("daemon.providers", json!({}))?;
+    if screen.is_json() {
+        return screen.json(&answer).map(|()| Exit::Ok);
+    }
+    let mut table = Table::new(&["NAME", "VERSION", "STATE", "PATH…"]);
+    for provider in typed::<Vec<Provider>>(&answer)? {
+        table.row(vec![
+            Cell::text(&provider.name),
+            Cell::text(provider.version.as_deref().unwrap_or("-")),
+            Cell::text(state(&provider)),
+            Cell::text(provider.path.as_deref().unwrap_or("-")),
+        ]);
+    }
+    let shown =
+        if screen.is_tty { table.aligned(screen.out, columns(), true) } else { table.tabbed() };
+    screen.print(&shown)?;
+    Ok(Exit::Ok)
+}
+
+/// One line of `up`: what it is, how it is, and the command that repairs it.
+pub(super) fn line(provider: &Provider, style: Style) -> String {
+    let mark = style.mark(if provider.available { Mark::Ok } else { Mark::Warn });
+    let version = provider.version.as_deref().unwrap_or_default();
+    let name = format!("{} {version}", provider.name);
+    let line = format!("{mark} {:<16} {}", visible_line(name.trim_end()), state(provider));
+    match repair(provider) {
+        Some(repair) => format!("{line:<34} {} {repair}", style.arrow()),
+        None => line,
+    }
+}
+
+/// `claude ✓`, for the status.
+pub(super) fn short(provider: &Provider, style: Style) -> String {
+    let name = visible_line(&provider.name);
+    let mark = style.mark(if provider.available { Mark::Ok } else { Mark::Warn });
+    if provider.available {
+        format!("{name} {mark}")
+    } else {
+        format!("{name} {mark} {}", state(provider))
+    }
+}
+
+fn state(provider: &Provider) -> &'static str {
+    match (provider.installed, provider.authenticated) {
+        (false, _) => "not installed",
+        (true, Some(false)) => "not logged in",
+        (true, Some(true)) => "logged in",
+        (true, None) if provider.available => "installed",
+        (true, None) => "installed, not usable",
+    }
+}
+
+/// What to type so that it can be used.
+pub(super) fn repair(provider: &Provider) -> Option<&'static str> {
+    match (provider.name.as_str(), provider.installed, provider.authenticated) {
+        ("claude", false, _) => Some("npm install -g @anthropic-ai/claude-code"),
+        ("codex", false, _) => Some("npm install -g @openai/codex"),
+        ("claude", true, Some(false)) => Some("claude auth login"),
+        ("codex", true, Some(false)) => Some("codex login"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_to_repair_what_is_missing() {
+        let style = Style { colour: false, utf8: true };
+        let provider = |installed, authenticated, available| Provider {
+            name: "claude".to_owned(),
+            version: installed.then(|| "2.1.212".to_owned()),
+            installed,
+            authenticated,
+            available,
+            path: None,
+        };
+        assert_eq!(line(&provider(true, Some(true), true), style), "✓ claude 2.1.212   logged in");
+        assert_eq!(
+            line(&provider(true, Some(false), false), style),
+            "! claude 2.1.212   not logged in    → claude auth login"
+        );
+        assert!(line(&provider(false, None, false), style).contains("npm install"));
+    }
+}

@@ -1,0 +1,289 @@
+//! `run`: one prompt, from the question to the end of the turn.
+//!
+//! Owns the loop that waits for the daemon, for Ctrl-C and for the person at the terminal at the same time; what is shown
+//! of the turn is `turn`'s. Ctrl-C once interrupts the turn and keeps the session; twice, it leaves.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+
+use serde_json::{Value, json};
+use signal_hook::consts::SIGINT;
+
+use super::approve::{Question, Word};
+use super::{session, typed};
+use crate::args::Run as Args;
+use crate::connection::{Connection, Interrupts, Woken};
+use crate::exit::{Exit, Failure};
+use crate::home::Home;
+use crate::render::Screen;
+use crate::render::style::Mark;
+use crate::wire::{Session, ToolCall};
+use turn::{Outcome, Seen, Turn};
+
+mod turn;
+
+/// More than this the daemon would refuse anyway.
+const PROMPT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// `run`.
+pub(super) fn run(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
+    let prompt = prompt(&args.prompt)?;
+    let mut daemon = home.connect()?;
+    let asked = [("provider", &args.provider), ("model", &args.model)];
+    let created: Session = typed(&session::create(&mut daemon, args.dir.as_deref(), &asked)?)?;
+    let mut signals = Interrupts::catch(&[SIGINT])?;
+    let content = json!({"sessionId": created.id, "content": prompt});
+    if let Err(failure) = daemon.call("session.sendMessage", content) {
+        // Nothing was said in it: an empty session would only be in the way.
+        let _ = daemon.call("session.delete", json!({"sessionId": created.id}));
+        return Err(failure);
+    }
+    let mut conversation = Conversation {
+        turn: Turn::new(screen, created.id.clone()),
+        home,
+        screen,
+        daemon,
+        waiting: VecDeque::new(),
+        question: None,
+        denied_unasked: false,
+        interrupts: 0,
+    };
+    let outcome = conversation.listen(&mut signals)?;
+    conversation.finish(outcome)
+}
+
+struct Conversation<'a> {
+    turn: Turn<'a>,
+    home: &'a Home,
+    screen: &'a Screen,
+    daemon: Connection,
+    /// Tool calls that somebody must decide on, after the one that is asked about.
+    waiting: VecDeque<ToolCall>,
+    question: Option<Question>,
+    /// A tool call was denied because there was nobody to ask.
+    denied_unasked: bool,
+    interrupts: usize,
+}
+
+impl Conversation<'_> {
+    fn listen(&mut self, signals: &mut Interrupts) -> Result<Outcome, Failure> {
+        loop {
+            self.ask_next()?;
+            let mut others = vec![signals.as_fd()];
+            others.extend(self.question.as_ref().map(Question::as_fd));
+            let woken = match self.daemon.wait(&others, None) {
+                Ok(woken) => woken,
+                Err(failure) if failure.exit == Exit::NotRunning => {
+                    if let Some(outcome) = self.reconnect()? {
+                        return Ok(outcome);
+                    }
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            match woken {
+                Woken::Event(event) => match self.turn.on_event(&event)? {
+                    Seen::Nothing => {}
+                    Seen::Asks(call) => self.waiting.push_back(call),
+                    Seen::Decided(id) => self.on_decided(&id),
+                    Seen::Over(outcome) => return Ok(outcome),
+                },
+                Woken::Answer(_, Err(error)) => {
+                    let failure = Failure::from(error);
+                    self.screen.note(Mark::Warn, &clawd_protocol::text::visible(&failure.message));
+                }
+                Woken::Answer(_, Ok(_)) | Woken::Timeout => {}
+                Woken::Other(0) => {
+                    self.interrupts += signals.take();
+                    if self.interrupts > 1 {
+                        return Ok(Outcome::Left);
+                    }
+                    self.interrupt()?;
+                }
+                Woken::Other(_) => {
+                    if let Some(word) = self.question.as_mut().and_then(Question::read) {
+                        self.decide(word)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts the next open question; without a terminal, answers it with no.
+    fn ask_next(&mut self) -> Result<(), Failure> {
+        while self.question.is_none() && self.interrupts == 0 {
+            let Some(call) = self.waiting.pop_front() else { return Ok(()) };
+            self.turn.break_line();
+            match Question::put(&call, self.screen.err) {
+                Some(question) => self.question = Some(question),
+                None => {
+                    self.denied_unasked = true;
+                    let name = clawd_protocol::text::visible_line(&call.name).into_owned();
+                    let why = "denied: there is no terminal to ask on";
+                    self.screen.note(Mark::Fail, &format!("{name} {why}"));
+                    self.reject(&call.id, "the person who runs this cannot be asked")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, word: Word) -> Result<(), Failure> {
+        let Some(question) = self.question.take() else { return Ok(()) };
+        let scope = match word {
+            Word::Deny => {
+                return self.reject(&question.tool_call, "denied by the person at the terminal");
+            }
+            Word::Once => "once",
+            Word::Session => "session",
+        };
+        self.daemon.start(
+            "tool.approve",
+            json!({
+                "sessionId": self.turn.session,
+                "toolCallId": question.tool_call,
+                "scope": scope,
+            }),
+        )?;
+        Ok(())
+    }
+
+    fn reject(&mut self, tool_call: &str, reason: &str) -> Result<(), Failure> {
+        self.daemon.start(
+            "tool.reject",
+            json!({"sessionId": self.turn.session, "toolCallId": tool_call, "reason": reason}),
+        )?;
+        Ok(())
+    }
+
+    /// Somebody else was quicker, or time was up.
+    fn on_decided(&mut self, id: &str) {
+        self.waiting.retain(|call| call.id != id);
+        if let Some(question) = self.question.take_if(|question| question.tool_call == id) {
+            question.withdraw("this was decided elsewhere");
+        }
+    }
+
+    fn interrupt(&mut self) -> Result<(), Failure> {
+        self.waiting.clear();
+        if let Some(question) = self.question.take() {
+            question.withdraw("not decided");
+        }
+        self.turn.break_line();
+        self.screen.say("interrupting the turn; Ctrl-C again to leave");
+        self.daemon.start("session.cancel", json!({"sessionId": self.turn.session}))?;
+        Ok(())
+    }
+
+    /// Carries on from the last event. If the turn ended meanwhile, that is the outcome.
+    fn reconnect(&mut self) -> Result<Option<Outcome>, Failure> {
+        self.turn.break_line();
+        self.screen.say(&format!("… reconnecting (event {})", self.turn.seq));
+        self.daemon = self.home.connect()?;
+        self.daemon.call("events.subscribe", json!({"after": self.turn.seq}))?;
+        let now: Session =
+            typed(&self.daemon.call("session.get", json!({"sessionId": self.turn.session}))?)?;
+        Ok(match now.status.as_str() {
+            "running" => None,
+            "error" => Some(Outcome::Failed("the turn was cut off".to_owned())),
+            _ => self.drain()?,
+        })
+    }
+
+    /// The turn is over; what it said meanwhile is in the replay.
+    fn drain(&mut self) -> Result<Option<Outcome>, Failure> {
+        loop {
+            let now = std::time::Instant::now();
+            match self.daemon.wait(&[], Some(now))? {
+                Woken::Event(event) => {
+                    if let Seen::Over(outcome) = self.turn.on_event(&event)? {
+                        return Ok(Some(outcome));
+                    }
+                }
+                Woken::Answer(..) | Woken::Other(_) => {}
+                Woken::Timeout => return Ok(Some(Outcome::Ended)),
+            }
+        }
+    }
+
+    fn finish(mut self, outcome: Outcome) -> Result<Exit, Failure> {
+        self.turn.break_line();
+        let id: String = self.turn.session.chars().take(8).collect();
+        let exit = match &outcome {
+            Outcome::Left => Exit::Interrupted,
+            Outcome::Ended if self.interrupts > 0 => Exit::Interrupted,
+            Outcome::Failed(_) if self.interrupts > 0 => Exit::Interrupted,
+            Outcome::Failed(_) => Exit::Turn,
+            Outcome::Ended if self.denied_unasked => Exit::Turn,
+            Outcome::Ended => Exit::Ok,
+        };
+        if let (Outcome::Failed(reason), Exit::Turn) = (&outcome, exit) {
+            return Err(Failure::new(
+                Exit::Turn,
+                "turn_failed",
+                format!("the turn failed: {reason}"),
+            )
+            .hint(format!("see `clawd session show {id}`"))
+            .detail("sessionId", self.turn.session.as_str()));
+        }
+        if matches!(outcome, Outcome::Left) {
+            self.screen.say(&format!("left; the session is {id}"));
+            return Ok(exit);
+        }
+        let answer = self.daemon.call("session.get", json!({"sessionId": self.turn.session}))?;
+        let session: Session = typed(&answer)?;
+        if self.screen.is_json() {
+            let result = json!({"event": "result", "exit": exit.code(), "session": answer});
+            self.screen.json_line(&result)?;
+        }
+        let dot = self.screen.err.dot();
+        let (mark, word) = match exit {
+            Exit::Interrupted => (Mark::Warn, "interrupted after"),
+            _ => (Mark::Ok, "done in"),
+        };
+        self.screen.note(
+            mark,
+            &format!(
+                "{word} {} {dot} {} {dot} session {id}",
+                self.turn.took(),
+                session::used(&session.usage, self.screen.err)
+            ),
+        );
+        Ok(exit)
+    }
+}
+
+/// The words of the command line; `-` alone is what stdin says.
+fn prompt(words: &[String]) -> Result<String, Failure> {
+    let prompt = match words {
+        [dash] if dash == "-" => {
+            let mut text = String::new();
+            io::stdin()
+                .take(PROMPT_BYTES_MAX)
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::io("cannot read the prompt from stdin", &error))?;
+            text
+        }
+        words => words.join(" "),
+    };
+    if prompt.trim().is_empty() {
+        return Err(Failure::usage("the prompt is empty").hint("clawd run \"explain this repo\""));
+    }
+    Ok(prompt)
+}
+
+/// A short word on a tool's input.
+fn summary(input: &Value) -> String {
+    let key = ["command", "file_path", "path", "pattern", "url", "query", "description", "prompt"]
+        .into_iter()
+        .find_map(|key| input.get(key).and_then(Value::as_str));
+    let text = match key {
+        Some(text) => text.to_owned(),
+        None if input.as_object().is_none_or(serde_json::Map::is_empty) => String::new(),
+        None => input.to_string(),
+    };
+    let line: String = text.lines().next().unwrap_or_default().chars().take(100).collect();
+    let more = if line.len() < text.len() { " …" } else { "" };
+    format!("{}{more}", clawd_protocol::text::visible_line(&line))
+}

@@ -1,0 +1,213 @@
+//! The one place where the CLI touches the runtime: its files, its loop, its guard.
+//!
+//! Owns the translation of the runtime's errors into exits; refuses to know anything else.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clawd_protocol::access::token::{Secret, mint_local};
+use clawd_protocol::{Config, Limits, ProviderConfig};
+use clawd_runtime_mio::files::{self, DataDir, FileError, Holder, Inspection};
+use clawd_runtime_mio::{Options, Ready, RunError, guard as runtime_guard};
+
+use crate::config;
+use crate::exit::{Exit, Failure};
+use crate::home::{Home, shorten};
+use crate::render::time;
+
+/// Names of the files that the CLI must know, in the data directory.
+pub(crate) const SOCKET: &str = "clawd.sock";
+pub(crate) const TOKEN: &str = "auth_token";
+const DATABASE: &str = "clawd.db";
+const CONFIG_BYTES_MAX: usize = 256 * 1024;
+/// The lock of a process that is ending can be looked at, not waited for.
+const RELEASE_CHECK: Duration = Duration::from_millis(5);
+
+/// The hidden subcommand under which the daemon starts each agent.
+pub(crate) fn guard(args: Vec<OsString>) -> ExitCode {
+    ExitCode::from(u8::try_from(runtime_guard::run(args)).unwrap_or(Exit::Failure.code()))
+}
+
+/// The text of `config.toml`, if there is one and it is safe (security A3).
+pub(crate) fn read_config(path: &Path) -> Result<Option<String>, Failure> {
+    let Some(bytes) = files::read_private(path, CONFIG_BYTES_MAX).map_err(failed)? else {
+        return Ok(None);
+    };
+    String::from_utf8(bytes).map(Some).map_err(|_| {
+        Failure::new(Exit::Usage, "config", format!("{} is not UTF-8", path.display()))
+    })
+}
+
+/// The local token, if there is one and its file is safe (A3).
+pub(crate) fn token(dir: &Path) -> Result<Option<Secret>, Failure> {
+    inspect(dir)?.map_or(Ok(None), |inspection| inspection.token()).map_err(failed)
+}
+
+/// The daemon that runs on this directory.
+pub(crate) fn holder(dir: &Path) -> Result<Option<Holder>, Failure> {
+    inspect(dir)?.map_or(Ok(None), |inspection| inspection.holder()).map_err(failed)
+}
+
+/// A look into the directory; `None` before the first start.
+fn inspect(dir: &Path) -> Result<Option<Inspection>, Failure> {
+    match dir.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(_) | Err(_) => DataDir::inspect(dir).map(Some).map_err(failed),
+    }
+}
+
+/// Makes the directory, if there is none.
+pub(crate) fn make_dir(dir: &Path) -> Result<(), Failure> {
+    if inspect(dir)?.is_none() {
+        DataDir::open(dir).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Replaces the token of a daemon that does not run.
+pub(crate) fn rotate(dir: &Path) -> Result<(), Failure> {
+    let mut entropy = [0; 32];
+    getrandom::fill(&mut entropy)
+        .map_err(|error| Failure::new(Exit::Failure, "entropy", error.to_string()))?;
+    DataDir::open(dir)
+        .and_then(|data_dir| data_dir.replace_token(&mint_local(entropy)))
+        .map_err(failed)
+}
+
+/// Whether the process at the other end is this user's (security A7). Where the system does not say, it must prove that
+/// it knows the token.
+pub(crate) fn is_our_user(stream: &UnixStream) -> Result<bool, Failure> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let peer = rustix::net::sockopt::socket_peercred(stream)
+            .map_err(|error| Failure::io("cannot tell who the daemon is", &error.into()))?;
+        if peer.uid != rustix::process::geteuid() {
+            return Err(Failure::new(
+                Exit::NotRunning,
+                "not_our_daemon",
+                format!("what listens there runs as another user ({})", peer.uid.as_raw()),
+            )
+            .hint("the token was not sent; look who wrote into your data directory"));
+        }
+        Ok(true)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = stream;
+        Ok(false)
+    }
+}
+
+/// Waits until no daemon runs on this directory; `false` if the deadline passes first.
+pub(crate) fn wait_released(dir: &Path, deadline: Instant) -> Result<bool, Failure> {
+    while holder(dir)?.is_some() {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        thread::sleep(RELEASE_CHECK);
+    }
+    Ok(true)
+}
+
+/// Keeps this process's memory and files to itself; first of all.
+pub(crate) fn harden() {
+    files::harden();
+}
+
+/// Runs the daemon until it is told to stop; `on_ready` is told where it listens.
+pub(crate) fn serve(home: Home, on_ready: impl FnOnce(u16)) -> Result<(), Failure> {
+    let data_dir = DataDir::open(&home.dir).map_err(failed)?;
+    let guard = std::env::current_exe()
+        .map_err(|error| Failure::io("cannot tell where this program is", &error))?;
+    let port_taken = home.place();
+    let options = Options {
+        bind: home.bind.clone(),
+        port: home.port,
+        guard,
+        config: settings(home, data_dir.path()),
+        log: Box::new(io::stderr()),
+        data_dir,
+    };
+    clawd_runtime_mio::run(options, |ready: &Ready<'_>| on_ready(ready.port)).map_err(|error| {
+        match error {
+            RunError::PortTaken { .. } => port_taken.taken(),
+            RunError::Bind { .. } | RunError::Socket { .. } => {
+                Failure::new(Exit::Usage, "bind", error.to_string())
+            }
+            RunError::File(error) => failed(error),
+            RunError::Store(error) => Failure::new(Exit::Database, "database", error.to_string()),
+            RunError::System(error) => Failure::io("the daemon cannot go on", &error),
+        }
+    })
+}
+
+/// The core's settings, out of the owner's.
+fn settings(home: Home, data_dir: &Path) -> Config {
+    let claude = home.config.provider.claude;
+    let env = claude.env.into_iter().map(|(name, value)| (name, value.0)).collect();
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Config {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        host_name: home.config.name.unwrap_or(name),
+        host_names: home.config.hosts,
+        origins: home.config.origins,
+        protected_paths: protected_paths(data_dir),
+        claude: ProviderConfig { path: claude.path, env },
+        limits: Limits::default(),
+    }
+}
+
+/// Where no session may work (security J4).
+fn protected_paths(data_dir: &Path) -> Vec<String> {
+    let home = dirs::home_dir();
+    let in_home = [".ssh", ".claude", ".codex"]
+        .into_iter()
+        .filter_map(|name| home.as_ref().map(|home| home.join(name)));
+    std::iter::once(data_dir.to_path_buf())
+        .chain(in_home)
+        .map(|path| path.canonicalize().unwrap_or(path))
+        .filter_map(|path: PathBuf| path.to_str().map(str::to_owned))
+        .collect()
+}
+
+/// The runtime's trouble with files, as an exit and a hint.
+fn failed(error: FileError) -> Failure {
+    match error {
+        FileError::Locked { pid, version, since, port } => {
+            let age = time::parse(&since)
+                .map(|since| format!(", started {}", time::ago(since, time::now())))
+                .unwrap_or_default();
+            let message = format!("clawd {version} is already running here (pid {pid}{age})");
+            Failure::new(Exit::PortTaken, "already_running", message)
+                .hint("see `clawd status`, or choose another directory with `--data-dir`")
+                .detail("pid", pid)
+                .detail("version", version)
+                .detail("since", since)
+                .detail("port", port)
+        }
+        FileError::Unsafe { path, reason, fix } => {
+            let message = format!("refused to use {}: {reason}", shorten(&path));
+            let (exit, kind) = (exit_for(&path), "unsafe_file");
+            Failure::new(exit, kind, message).hint(fix).detail("path", path.display().to_string())
+        }
+        FileError::Failed { ref path, .. } => {
+            Failure::new(exit_for(path), "file", error.to_string())
+                .hint("look at the directory's owner, its mode and the space that is left")
+        }
+    }
+}
+
+fn exit_for(path: &Path) -> Exit {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(TOKEN) => Exit::Token,
+        Some(config::FILE) => Exit::Usage,
+        Some(name) if name.starts_with(DATABASE) => Exit::Database,
+        Some(_) | None => Exit::Failure,
+    }
+}

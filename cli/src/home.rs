@@ -1,0 +1,186 @@
+//! Which daemon is meant: its directory, its address, its settings, and the way to it.
+//!
+//! Owns the order in which flags, environment and `config.toml` decide; refuses to know what is done with a connection.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use crate::args::Global;
+use crate::config::{self, ConfigFile};
+use crate::connection::Connection;
+use crate::daemon;
+use crate::exit::{Exit, Failure};
+use crate::probe::{self, Listener};
+
+/// The port of the specification.
+const PORT: u16 = 4300;
+
+/// The daemon that this command line is about.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) dir: PathBuf,
+    pub(crate) port: u16,
+    /// At least one, all of them loopback.
+    pub(crate) bind: Vec<IpAddr>,
+    pub(crate) config: ConfigFile,
+}
+
+/// Where a daemon listens, or would.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place(SocketAddr);
+
+impl Home {
+    /// Flags first, then the environment (clap has done both), then `config.toml`, then the defaults.
+    pub(crate) fn of(global: &Global) -> Result<Self, Failure> {
+        let dir = data_dir(global)?;
+        let path = dir.join(config::FILE);
+        let config = match daemon::read_config(&path)? {
+            Some(source) => config::parse(&source, &shorten(&path))?,
+            None => ConfigFile::default(),
+        };
+        let bind = addresses(global.bind.as_deref().or(config.bind.as_deref()))?;
+        let port = global.port.or(config.port).unwrap_or(PORT);
+        Ok(Self { dir, port, bind, config })
+    }
+
+    /// A connection to the running daemon.
+    pub(crate) fn connect(&self) -> Result<Connection, Failure> {
+        match UnixStream::connect(self.dir.join(daemon::SOCKET)) {
+            Ok(stream) => Connection::over_unix(stream, self.token()?),
+            Err(error) => match error.kind() {
+                // Nobody listens there, or the path is too long for a socket.
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::InvalidInput => {
+                    match daemon::holder(&self.dir)?.and_then(|holder| holder.port) {
+                        Some(port) => Connection::over_tcp(self.at(port), self.token()?),
+                        None => Err(self.not_running()),
+                    }
+                }
+                _ => Err(Failure::io("cannot connect to the daemon's socket", &error)),
+            },
+        }
+    }
+
+    /// The local token; an error if there is none.
+    pub(crate) fn token(&self) -> Result<clawd_protocol::access::token::Secret, Failure> {
+        daemon::token(&self.dir)?.ok_or_else(|| {
+            Failure::new(
+                Exit::Token,
+                "token_missing",
+                format!("there is no token at {} yet", shorten(&self.token_path())),
+            )
+            .hint("start the daemon once with `clawd up`; it makes one")
+        })
+    }
+
+    pub(crate) fn token_path(&self) -> PathBuf {
+        self.dir.join(daemon::TOKEN)
+    }
+
+    /// The first address that it listens on, or would.
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
+        let first = self.bind.first().copied();
+        SocketAddr::from((first.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port))
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place(self.at(self.port))
+    }
+
+    fn not_running(&self) -> Failure {
+        let port = self.port;
+        let failure = |more: &str| {
+            Failure::new(Exit::NotRunning, "not_running", format!("clawd is not running{more}"))
+        };
+        match probe::listener(self.at(port)) {
+            Listener::Nobody => failure("").hint("start it with `clawd up`"),
+            Listener::Clawd { version, .. } => failure(&format!(
+                " here; port {port} is held by another clawd ({version}), which is not ours"
+            ))
+            .hint("name its directory with `--data-dir`, or start ours on another `--port`"),
+            Listener::Other => failure(&format!("; port {port} is held by another program"))
+                .hint("start it on another port: `clawd up --port 4301`"),
+        }
+    }
+}
+
+impl Place {
+    /// Why the port could not be had, with all that can be found out.
+    pub(crate) fn taken(self) -> Failure {
+        let port = self.0.port();
+        let failure = |by: &str| {
+            Failure::new(Exit::PortTaken, "port_in_use", format!("port {port} is taken by {by}"))
+        };
+        let failure = match probe::listener(self.0) {
+            Listener::Clawd { version, uptime_secs } => {
+                let since = crate::render::time::coarse(uptime_secs);
+                failure(&format!("clawd {version}, started {since} ago"))
+                    .detail("version", version)
+                    .detail("uptimeSecs", uptime_secs)
+                    .hint("it uses another data directory; choose another port with `--port`")
+            }
+            Listener::Other | Listener::Nobody => {
+                failure("another program").hint("choose another port with `--port`")
+            }
+        };
+        failure.detail("port", port)
+    }
+}
+
+/// The directory of the specification, unless told otherwise; absolute.
+pub(crate) fn data_dir(global: &Global) -> Result<PathBuf, Failure> {
+    let dir = match &global.data_dir {
+        Some(dir) => dir.clone(),
+        None => dirs::data_dir()
+            .ok_or_else(|| {
+                Failure::usage("cannot tell where your files are kept: HOME is not set")
+                    .hint("name a directory with `--data-dir`")
+            })?
+            .join("clawd"),
+    };
+    std::path::absolute(&dir).map_err(|error| Failure::usage(format!("--data-dir: {error}")))
+}
+
+/// Both loopback addresses, unless told otherwise.
+fn addresses(text: Option<&str>) -> Result<Vec<IpAddr>, Failure> {
+    let both = || vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let Some(text) = text.filter(|text| *text != "localhost") else { return Ok(both()) };
+    let address: IpAddr = text.parse().map_err(|_| {
+        Failure::usage(format!("`{text}` is not an address to listen on"))
+            .hint("leave it out for 127.0.0.1 and ::1")
+    })?;
+    if !address.is_loopback() {
+        return Err(Failure::usage(format!(
+            "cannot listen on {address}: remote access is not built yet, only 127.0.0.1 and ::1 are"
+        ))
+        .hint("leave `--bind` out"));
+    }
+    Ok(vec![address])
+}
+
+/// A path with `~` for the home directory.
+pub(crate) fn shorten(path: &Path) -> String {
+    let home = dirs::home_dir().filter(|home| home.as_os_str() != "/");
+    match home.and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned)) {
+        Some(rest) => format!("~/{}", rest.display()),
+        None => path.display().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_can_be_listened_on() {
+        for text in [None, Some("localhost"), Some("127.0.0.1"), Some("127.0.0.2"), Some("::1")] {
+            assert!(addresses(text).unwrap().iter().all(IpAddr::is_loopback));
+        }
+        for text in ["0.0.0.0", "::", "192.168.1.23", "fe80::1", "::ffff:192.168.1.1", "example"] {
+            let failure = addresses(Some(text)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{text}");
+        }
+        assert!(addresses(Some("0.0.0.0")).unwrap_err().message.contains("not built yet"));
+    }
+}

@@ -1,0 +1,112 @@
+//! The daemon's answers, as far as people are shown them. `--json` prints the answers themselves.
+//!
+//! Unknown keys are ignored and missing ones are empty, so that daemons of other versions can be talked to.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) uptime_secs: u64,
+    pub(crate) active_sessions: u64,
+    pub(crate) port: u16,
+    pub(crate) pid: u32,
+    pub(crate) pending_approvals: u64,
+    pub(crate) providers: Vec<Provider>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Provider {
+    pub(crate) name: String,
+    pub(crate) available: bool,
+    pub(crate) installed: bool,
+    pub(crate) authenticated: Option<bool>,
+    pub(crate) version: Option<String>,
+    pub(crate) path: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) repo_path: String,
+    pub(crate) title: String,
+    pub(crate) provider: String,
+    pub(crate) status: String,
+    pub(crate) created_at: String,
+    pub(crate) updated_at: String,
+    pub(crate) message_count: u64,
+    pub(crate) model: Option<String>,
+    pub(crate) model_override: Option<String>,
+    pub(crate) waiting_for: Option<String>,
+    pub(crate) usage: Usage,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Usage {
+    pub(crate) input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    pub(crate) cost_micro_usd: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Message {
+    pub(crate) id: String,
+    pub(crate) role: String,
+    pub(crate) content: String,
+    pub(crate) created_at: String,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ToolCall {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) input: Value,
+    pub(crate) status: String,
+    pub(crate) risk_level: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Device {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) platform: String,
+    pub(crate) role: String,
+    pub(crate) last_seen_at: u64,
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) revoked: bool,
+    pub(crate) connected: bool,
+    pub(crate) via: Option<String>,
+}
+
+/// A pairing window, as `daemon.pairPin` opens one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pairing {
+    pub(crate) pin: String,
+    pub(crate) expires_in_seconds: u64,
+    #[serde(rename = "qrPayload")]
+    pub(crate) qr_payload: Value,
+}
+
+impl Pairing {
+    /// What the QR code holds.
+    pub(crate) fn payload(&self) -> String {
+        self.qr_payload.as_str().map_or_else(|| self.qr_payload.to_string(), str::to_owned)
+    }
+
+    /// `482 913`.
+    pub(crate) fn grouped_pin(&self) -> String {
+        match self.pin.split_at_checked(3) {
+            Some((first, rest)) if !rest.is_empty() => format!("{first} {rest}"),
+            Some(_) | None => self.pin.clone(),
+        }
+    }
+}
