@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::args::{Cli, Command};
 use crate::exit::{Exit, Failure};
-use crate::home::{self, Home};
+use crate::home::Home;
 use crate::render::Screen;
 
 mod approve;

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_line_says_how_to_repair_what_is_missing() {
         let style = Style { colour: false, utf8: true };
-        let provider = |installed, authenticated, available| Provider {
+        let provider = |installed: bool, authenticated, available| Provider {
             name: "claude".to_owned(),
             version: installed.then(|| "2.1.212".to_owned()),
             installed,
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(line(&provider(true, Some(true), true), style), "✓ claude 2.1.212   logged in");
         assert_eq!(
             line(&provider(true, Some(false), false), style),
-            "! claude 2.1.212   not logged in    → claude auth login"
+            "! claude 2.1.212   not logged in   → claude auth login"
         );
         assert!(line(&provider(false, None, false), style).contains("npm install"));
     }

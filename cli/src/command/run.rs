@@ -89,11 +89,11 @@ impl Conversation<'_> {
                     Seen::Decided(id) => self.on_decided(&id),
                     Seen::Over(outcome) => return Ok(outcome),
                 },
-                Woken::Answer(_, Err(error)) => {
+                Woken::Answer(Err(error)) => {
                     let failure = Failure::from(error);
                     self.screen.note(Mark::Warn, &clawd_protocol::text::visible(&failure.message));
                 }
-                Woken::Answer(_, Ok(_)) | Woken::Timeout => {}
+                Woken::Answer(Ok(())) | Woken::Timeout => {}
                 Woken::Other(0) => {
                     self.interrupts += signals.take();
                     if self.interrupts > 1 {

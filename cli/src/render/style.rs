@@ -17,7 +17,6 @@ pub(crate) enum Mark {
     Ok,
     Warn,
     Fail,
-    Active,
 }
 
 impl Style {
@@ -30,7 +29,6 @@ impl Style {
             Mark::Ok => ("✓", "ok", "32"),
             Mark::Warn => ("!", "warn", "33"),
             Mark::Fail => ("✗", "fail", "31"),
-            Mark::Active => ("●", "*", "36"),
         };
         self.paint(sgr, if self.utf8 { utf8 } else { ascii })
     }
