@@ -1,4 +1,78 @@
-//! The pure core of clawd: one value that is told what happened and says what to do.
+//! The pure core of clawd: JSON-RPC, authentication, devices, pairing, sessions and agents as one state machine.
+//!
+//! Nothing here does input or output, reads a clock, or draws entropy. A *runtime* tells the [`Daemon`] what happened
+//! ([`Input`]) and carries out what it wants ([`Effect`]); everything that is decided is decided in between. So the same
+//! core runs on mio, on threads, on tokio, in a simulated world of tests, and under a fuzzer.
+//!
+//! ```text
+//! clients ──bytes──▶ runtime ──Input──▶ Daemon ──Effect──▶ runtime ──▶ sockets, storage, child processes
+//! ```
+//!
+//! # The contract
+//!
+//! What a runtime promises and may rely on:
+//!
+//! 1. **One owner.** A [`Daemon`] is a value; whoever has it calls it. It has no hidden state and no globals.
+//! 2. **One way in, one way out.** [`Daemon::handle`] takes one input and pushes effects into the caller's [`Effects`].
+//!    It never blocks and never fails.
+//! 3. **Drain fully.** After each `handle`, all effects are carried out, in order, before the next input about anything
+//!    they touch.
+//! 4. **Sleep no longer than [`Daemon::poll_timeout`].** Then call `handle` with [`Input::Tick`], or with anything else:
+//!    what is due is done first. A `Tick` at any other time changes nothing.
+//! 5. **Time is an argument.** [`Now::mono`] never goes back; [`Now::unix`] may.
+//! 6. **Names are not reused.** Whoever makes a thing names it: the runtime names connections, the core names
+//!    operations, questions and children. The core ignores inputs about names that it does not know, and the runtime
+//!    ignores effects on what is gone.
+//! 7. **The first input is [`Input::Started`]**, once the listeners are up; the last effect is [`Effect::Stop`].
+//! 8. **A connection** is `Opened`, then `Requested` once, then (if it was upgraded) brings `Text`; it is `Closed` once,
+//!    also when the core closed it. After [`Effect::Close`] or [`Effect::Respond`] nothing more of it is told but that.
+//! 9. **Each [`Effect::Store`] is answered by one [`Input::Stored`]**, in order, after all of it is durable or nothing of
+//!    it was done. Each [`Effect::Ask`] is answered by one [`Input::Answered`], in any order; a question sees the effects
+//!    of every `Store` before it.
+//! 10. **Each byte of text that is sent ends in [`Input::Flushed`] or in `Closed`**, each byte fed to a child in
+//!     [`Input::Fed`] or in `Exited`. That is the credit by which the core holds its queues to their limits.
+//! 11. **A child** is `Spawned` once; if that went well it is `Exited` once, after all its output.
+//! 12. **The runtime decides nothing.** It turns bytes into request heads and text messages, and carries out effects.
+//!
+//! # Embedding
+//!
+//! ```
+//! use clawd_protocol::access::token::{TokenDigest, mint_local};
+//! use clawd_protocol::{Config, ConnId, Daemon, Effect, Effects, Head, Input, Now, Snapshot, Source};
+//!
+//! let token = mint_local([7; 32]); // from the operating system, in production
+//! let restored = Snapshot::empty(TokenDigest::of(token.expose()), "this-daemon".into());
+//! let mut daemon = Daemon::new(Config::default(), [9; 32], restored);
+//! let mut effects = Effects::new();
+//! let now = Now::default();
+//!
+//! daemon.handle(now, Input::Started { port: 4300 }, &mut effects);
+//! daemon.handle(now, Input::Opened { conn: ConnId(1), source: Source::Unix }, &mut effects);
+//! let headers: &[(&str, &[u8])] = &[("Host", b"localhost")];
+//! let head = Head { method: "GET", target: "/health", minor: 1, headers };
+//! daemon.handle(now, Input::Requested { conn: ConnId(1), head: Ok(head) }, &mut effects);
+//!
+//! let answer = effects.drain().last();
+//! assert!(matches!(answer, Some(Effect::Respond { response, .. }) if response.status == 200));
+//! ```
+//!
+//! `examples/threads.rs` and `examples/tokio.rs` are whole runtimes in under 150 lines each.
+//!
+//! # Where things are
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`contract`] | all that a runtime sees: inputs, effects, records, limits |
+//! | `daemon` | `new`, `handle`, `poll_timeout`: dispatch only |
+//! | `wire` | what bytes mean: request heads, the RPC envelope, methods, events; all leniency towards clients |
+//! | [`access`] | who may come in, and do what: tokens, devices, pairing, limits on strangers, connections |
+//! | `work` | what they came for: sessions, turns, approvals |
+//! | [`agent`] | what agent CLIs say, as one vocabulary |
+//! | `engine` | deadlines, chance, operations in flight |
+//! | [`client`] | the other end of the same protocol |
+//! | [`text`] | making untrusted text safe to show |
+//!
+//! Imports go one way: `daemon → work → access → wire, agent → engine → contract`.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;

@@ -120,10 +120,16 @@ pub(crate) struct RpcError {
     pub(crate) code: i32,
     pub(crate) kind: &'static str,
     pub(crate) message: Cow<'static, str>,
-    pub(crate) hint: Option<Cow<'static, str>>,
-    pub(crate) retry_after: Option<Duration>,
+    /// Apart, since most results are no errors and all carry this size.
+    more: Box<More>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct More {
+    hint: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
     /// One more member of `data`, such as who decided before.
-    pub(crate) detail: Option<(&'static str, String)>,
+    detail: Option<(&'static str, String)>,
 }
 
 impl RpcError {
@@ -132,21 +138,21 @@ impl RpcError {
         kind: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { code, kind, message: message.into(), hint: None, retry_after: None, detail: None }
+        Self { code, kind, message: message.into(), more: Box::default() }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.hint = Some(hint.into());
+        self.more.hint = Some(hint.into());
         self
     }
 
-    pub(crate) const fn retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+    pub(crate) fn retry_after(mut self, after: Duration) -> Self {
+        self.more.retry_after = Some(after);
         self
     }
 
     pub(crate) fn detail(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.detail = Some((name, value.to_string()));
+        self.more.detail = Some((name, value.to_string()));
         self
     }
 
@@ -175,9 +181,7 @@ impl RpcError {
         } else {
             ("it could not be stored: nothing was changed", "see the daemon's log")
         };
-        let mut error = Self::new(-32603, "storage_failed", message).hint(hint);
-        error.retry_after = Some(Duration::from_secs(1));
-        error
+        Self::new(-32603, "storage_failed", message).hint(hint).retry_after(Duration::from_secs(1))
     }
 
     /// The one refusal that strangers, and those who are no longer welcome, get (security A5).
@@ -199,20 +203,20 @@ struct DataView<'a>(&'a RpcError);
 impl Serialize for DataView<'_> {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap as _;
-        let error = self.0;
+        let More { hint, retry_after, detail } = &*self.0.more;
         let mut map = to.serialize_map(None)?;
-        map.serialize_entry("kind", error.kind)?;
-        if let Some(hint) = &error.hint {
+        map.serialize_entry("kind", self.0.kind)?;
+        if let Some(hint) = hint {
             map.serialize_entry("hint", hint)?;
         }
-        if let Some(after) = error.retry_after {
+        if let Some(after) = retry_after {
             map.serialize_entry("retryable", &true)?;
             map.serialize_entry(
                 "retryAfterMs",
                 &u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
             )?;
         }
-        if let Some((name, value)) = &error.detail {
+        if let Some((name, value)) = detail {
             map.serialize_entry(name, value)?;
         }
         map.end()

@@ -197,7 +197,7 @@ impl Work {
 
     pub(crate) fn on_list(&self, cx: &mut Ctx<'_>, call: Call) {
         let mut sessions: Vec<_> = self.sessions.values().collect();
-        sessions.sort_by(|a, b| b.record.created_at.cmp(&a.record.created_at));
+        sessions.sort_by_key(|session| core::cmp::Reverse(session.record.created_at));
         let views: Vec<_> = sessions.into_iter().map(view).collect();
         cx.answer(call, &views);
     }
