@@ -1,1 +1,28 @@
-//! Tests.
+//! The simulated world, and the means to tell stories in it.
+//!
+//! ```text
+//! world      one daemon and all that it can touch; the clocks; the runtime's side of the contract
+//!   link       a connection, from the peer's end         store      the disk, and its faults
+//!   child      a scripted agent                          machine    directories and programs
+//! client     a comfortable JSON-RPC client on a link
+//! invariants what must be true after each step           trace      what happened, for people and for comparing
+//! plan       steps decoded from bytes: seeds, proptest and the fuzzer drive the same world
+//! ```
+//!
+//! Nothing here sleeps, and nothing is random: a run is a function of its steps.
+
+pub mod child;
+pub mod client;
+pub mod invariants;
+pub mod link;
+pub mod machine;
+pub mod plan;
+pub mod store;
+pub mod trace;
+pub mod world;
+
+pub use child::{Act, Child, Script};
+pub use client::{Client, Event, RpcError};
+pub use link::{Link, Stage};
+pub use machine::{CLAUDE, Claude, Machine};
+pub use world::{Crash, LOOPBACK, World};

@@ -1,0 +1,380 @@
+//! A scripted agent: what the real `claude` does with its standard input and output, one act after another.
+//!
+//! Owns the script, the dialect as it was recorded from the real program, and the count of what its tools really did;
+//! refuses to know the daemon. A tool that asks does its work once, after `allow`, and never otherwise.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use clawd_protocol::{Command, Instant, Stream};
+use serde_json::{Value, json};
+
+/// One thing that the agent does in a turn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Act {
+    /// Says this, streamed in words.
+    Say(String),
+    /// Uses a tool and waits for leave.
+    Ask {
+        /// The tool's name.
+        name: String,
+        /// Its input.
+        input: Value,
+    },
+    /// Uses a tool without asking, as it does with harmless ones.
+    Use {
+        /// The tool's name.
+        name: String,
+        /// Its input.
+        input: Value,
+    },
+    /// Writes exactly these bytes.
+    Write(Stream, Vec<u8>),
+    /// Is silent for a while.
+    Wait(Duration),
+    /// Ends the turn with this error.
+    Fail(String),
+    /// Does nothing any more, whatever it is told; even the end of its input does not end it.
+    Hang,
+    /// Ends at once.
+    Crash(i32),
+}
+
+impl Act {
+    /// Says `text`.
+    #[must_use]
+    pub fn say(text: &str) -> Self {
+        Self::Say(text.to_owned())
+    }
+
+    /// Asks for leave to run `command`.
+    #[must_use]
+    pub fn bash(command: &str) -> Self {
+        Self::Ask { name: "Bash".to_owned(), input: json!({ "command": command }) }
+    }
+}
+
+/// What one agent process does: a list of acts for each turn; later turns just say `ok`.
+pub type Script = Vec<Vec<Act>>;
+
+/// Something that the agent did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// It wrote.
+    Wrote(Stream, Vec<u8>),
+    /// It ended.
+    Exited(Option<i32>),
+}
+
+/// A question that waits for the daemon's answer.
+#[derive(Debug, Clone)]
+struct Asked {
+    request: String,
+    tool: String,
+    input: Value,
+}
+
+/// One agent process.
+#[derive(Debug)]
+pub struct Child {
+    /// How it was started.
+    pub command: Command,
+    /// Everything it was fed.
+    pub fed: Vec<u8>,
+    /// What its tools really did: tool-use id and input, in order.
+    pub done: Vec<(String, Value)>,
+    /// It was told to end.
+    pub is_killed: bool,
+    /// Its input was closed.
+    pub is_finished: bool,
+    /// It has ended.
+    pub is_gone: bool,
+    line: Vec<u8>,
+    script: VecDeque<Vec<Act>>,
+    turn: Option<VecDeque<Act>>,
+    queued_turns: usize,
+    asked: Option<Asked>,
+    /// Every answer to a question: the request's id.
+    pub answers: Vec<String>,
+    is_hung: bool,
+    wake_at: Option<Instant>,
+    session: String,
+    ids: u64,
+    turns: u64,
+    deeds: Vec<Deed>,
+}
+
+impl Child {
+    /// A process that will follow `script`; `number` makes its ids unlike another's.
+    #[must_use]
+    pub fn new(command: Command, script: Script, number: u64) -> Self {
+        let after = |flag: &str| {
+            let at = command.args.iter().position(|arg| arg == flag)?;
+            command.args.get(at + 1).cloned()
+        };
+        let session = after("--session-id").or_else(|| after("--resume")).unwrap_or_default();
+        Self {
+            command,
+            fed: Vec::new(),
+            done: Vec::new(),
+            is_killed: false,
+            is_finished: false,
+            is_gone: false,
+            line: Vec::new(),
+            script: script.into(),
+            turn: None,
+            queued_turns: 0,
+            asked: None,
+            answers: Vec::new(),
+            is_hung: false,
+            wake_at: None,
+            session,
+            ids: number * 1_000,
+            turns: 0,
+            deeds: Vec::new(),
+        }
+    }
+
+    /// The conversation's id, as the daemon chose it.
+    #[must_use]
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// When it will do something by itself.
+    #[must_use]
+    pub const fn wake_at(&self) -> Option<Instant> {
+        self.wake_at
+    }
+
+    /// Takes what it did since the last time.
+    pub fn deeds(&mut self) -> Vec<Deed> {
+        std::mem::take(&mut self.deeds)
+    }
+
+    /// Ends at once, having written `message` to standard error.
+    pub fn refuse(&mut self, message: &str) {
+        self.write(Stream::Err, message.as_bytes().to_vec());
+        self.exit(Some(1));
+    }
+
+    /// Reads its input.
+    pub fn feed(&mut self, now: Instant, bytes: &[u8]) {
+        self.fed.extend_from_slice(bytes);
+        for byte in bytes {
+            if *byte != b'\n' {
+                self.line.push(*byte);
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            match serde_json::from_slice::<Value>(&line) {
+                Ok(value) => self.hear(&value),
+                Err(_) if line.is_empty() => {}
+                Err(_) => self.refuse("Error parsing streaming input line\n"),
+            }
+        }
+        self.run(now);
+    }
+
+    /// Its input ended.
+    pub fn finish(&mut self, now: Instant) {
+        self.is_finished = true;
+        if let Some(asked) = self.asked.take() {
+            self.tool_result(&asked.tool, true, "Tool permission stream closed");
+        }
+        self.run(now);
+    }
+
+    /// It is killed, politely or not.
+    pub fn kill(&mut self) {
+        self.is_killed = true;
+        self.exit(None);
+    }
+
+    /// Time has passed.
+    pub fn wake(&mut self, now: Instant) {
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            self.run(now);
+        }
+    }
+
+    fn hear(&mut self, message: &Value) {
+        if self.is_hung || self.is_gone {
+            return;
+        }
+        match message["type"].as_str() {
+            Some("user") => self.queued_turns += 1,
+            Some("control_request") => self.on_control(message),
+            Some("control_response") => self.on_answer(&message["response"]),
+            _ => {}
+        }
+    }
+
+    fn on_control(&mut self, message: &Value) {
+        let id = &message["request_id"];
+        let response = json!({"subtype": "success", "request_id": id, "response": {}});
+        self.say(&json!({"type": "control_response", "response": response}));
+        if message["request"]["subtype"] == "interrupt" && self.turn.is_some() {
+            if let Some(asked) = self.asked.take() {
+                self.say(&json!({"type": "control_cancel_request", "request_id": asked.request}));
+                self.tool_result(&asked.tool, true, "interrupted");
+            }
+            self.turn = None;
+            self.wake_at = None;
+            self.result(&json!({"subtype": "error_during_execution", "is_error": true,
+                "terminal_reason": "aborted_streaming", "errors": ["interrupted"]}));
+        }
+    }
+
+    fn on_answer(&mut self, response: &Value) {
+        let request = response["request_id"].as_str().unwrap_or_default();
+        self.answers.push(request.to_owned());
+        let Some(asked) = self.asked.take_if(|asked| asked.request == request) else { return };
+        let verdict = &response["response"];
+        if response["subtype"] == "success" && verdict["behavior"] == "allow" {
+            let input = verdict.get("updatedInput").unwrap_or(&asked.input).clone();
+            self.done.push((asked.tool.clone(), input));
+            self.tool_result(&asked.tool, false, "done");
+        } else {
+            let why = verdict["message"].as_str().unwrap_or("denied").to_owned();
+            self.tool_result(&asked.tool, true, &why);
+        }
+    }
+
+    fn run(&mut self, now: Instant) {
+        while !self.is_gone && !self.is_hung && self.asked.is_none() && self.wake_at.is_none() {
+            if let Some(turn) = &mut self.turn {
+                match turn.pop_front() {
+                    Some(act) => self.act(now, act),
+                    None => self.end_turn(),
+                }
+            } else if self.queued_turns > 0 {
+                self.begin_turn();
+            } else {
+                if self.is_finished {
+                    self.exit(Some(0));
+                }
+                return;
+            }
+        }
+    }
+
+    fn begin_turn(&mut self) {
+        self.queued_turns -= 1;
+        self.turns += 1;
+        self.turn = Some(self.script.pop_front().unwrap_or_else(|| vec![Act::say("ok")]).into());
+        self.say(&json!({"type": "system", "subtype": "init", "cwd": self.command.cwd.clone(),
+            "session_id": self.session.clone(), "tools": ["Bash", "Read"], "model": "claude-opus-5-5",
+            "permissionMode": "default", "claude_code_version": "2.1.330",
+            "apiKeySource": "ANTHROPIC_API_KEY"}));
+    }
+
+    fn end_turn(&mut self) {
+        self.turn = None;
+        self.result(&json!({"subtype": "success", "is_error": false,
+            "terminal_reason": "completed", "result": "ok"}));
+    }
+
+    fn act(&mut self, now: Instant, act: Act) {
+        match act {
+            Act::Say(text) => self.speak(&text),
+            Act::Ask { name, input } => {
+                let tool = self.tool_use(&name, &input);
+                let request = self.id("ask");
+                self.say(&json!({"type": "control_request", "request_id": request,
+                    "request": {"subtype": "can_use_tool", "tool_name": name,
+                        "display_name": name, "input": input, "tool_use_id": tool}}));
+                self.asked = Some(Asked { request, tool, input });
+            }
+            Act::Use { name, input } => {
+                let tool = self.tool_use(&name, &input);
+                self.tool_result(&tool, false, "contents");
+            }
+            Act::Write(stream, bytes) => self.write(stream, bytes),
+            Act::Wait(time) => self.wake_at = Some(now + time),
+            Act::Fail(text) => {
+                self.turn = None;
+                self.result(&json!({"subtype": "success", "is_error": true,
+                    "terminal_reason": "api_error", "result": text, "api_error_status": 529}));
+            }
+            Act::Hang => self.is_hung = true,
+            Act::Crash(code) => self.exit(Some(code)),
+        }
+    }
+
+    fn speak(&mut self, text: &str) {
+        let id = self.id("msg");
+        let message = json!({"id": id, "type": "message", "role": "assistant",
+            "model": "claude-opus-5-5", "content": [], "stop_reason": null});
+        self.stream(&json!({"type": "message_start", "message": message}));
+        let block = json!({"type": "text", "text": ""});
+        self.stream(&json!({"type": "content_block_start", "index": 0, "content_block": block}));
+        for word in text.split_inclusive(' ') {
+            let delta = json!({"type": "text_delta", "text": word});
+            self.stream(&json!({"type": "content_block_delta", "index": 0, "delta": delta}));
+        }
+        self.assistant(&id, &json!([{"type": "text", "text": text}]));
+        self.stream(&json!({"type": "content_block_stop", "index": 0}));
+        self.stream(&json!({"type": "message_stop"}));
+    }
+
+    fn tool_use(&mut self, name: &str, input: &Value) -> String {
+        let (message, tool) = (self.id("msg"), self.id("toolu"));
+        let block = json!({"type": "tool_use", "id": tool, "name": name, "input": input});
+        self.assistant(&message, &json!([block]));
+        tool
+    }
+
+    fn tool_result(&mut self, tool: &str, is_error: bool, text: &str) {
+        let block = json!({"tool_use_id": tool, "type": "tool_result", "content": text,
+            "is_error": is_error});
+        self.say(&json!({"type": "user", "message": {"role": "user", "content": [block]},
+            "parent_tool_use_id": null, "session_id": self.session.clone()}));
+    }
+
+    fn assistant(&mut self, id: &str, content: &Value) {
+        let message = json!({"id": id, "type": "message", "role": "assistant",
+            "model": "claude-opus-5-5", "content": content, "stop_reason": null});
+        self.say(&json!({"type": "assistant", "message": message, "parent_tool_use_id": null,
+            "session_id": self.session.clone()}));
+    }
+
+    fn stream(&mut self, event: &Value) {
+        self.say(&json!({"type": "stream_event", "event": event, "parent_tool_use_id": null,
+            "session_id": self.session.clone()}));
+    }
+
+    /// Usage is the turn's, money is the conversation's.
+    fn result(&mut self, outcome: &Value) {
+        let mut line = outcome.clone();
+        line["session_id"] = json!(self.session);
+        line["total_cost_usd"] = json!(0.0008 * self.turns as f64);
+        line["usage"] = json!({"input_tokens": 100, "output_tokens": 20});
+        line["num_turns"] = json!(1);
+        line["type"] = json!("result");
+        self.say(&line);
+    }
+
+    fn id(&mut self, prefix: &str) -> String {
+        self.ids += 1;
+        format!("{prefix}_{}", self.ids)
+    }
+
+    fn say(&mut self, line: &Value) {
+        self.write(Stream::Out, format!("{line}\n").into_bytes());
+    }
+
+    fn write(&mut self, stream: Stream, bytes: Vec<u8>) {
+        if !self.is_gone {
+            self.deeds.push(Deed::Wrote(stream, bytes));
+        }
+    }
+
+    fn exit(&mut self, code: Option<i32>) {
+        if !self.is_gone {
+            self.is_gone = true;
+            self.deeds.push(Deed::Exited(code));
+        }
+    }
+}

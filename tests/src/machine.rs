@@ -1,0 +1,100 @@
+//! The machine around the daemon: directories, the agent's program, and what agents will do.
+//!
+//! Owns the answers to questions about the world; refuses to know who asks.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use clawd_protocol::{PathFault, Probe, ProgramFault, Run};
+
+use crate::child::{Child, Script};
+
+/// Where the agent's program is.
+pub const CLAUDE: &str = "/opt/claude/bin/claude";
+
+/// The state of the agent's program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claude {
+    /// Installed and logged in.
+    Ready,
+    /// Installed; nobody is logged in.
+    LoggedOut,
+    /// Not there.
+    Missing,
+    /// There, and not to be trusted.
+    Unsafe,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// Paths, and what is really there.
+    pub directories: BTreeMap<String, Result<String, PathFault>>,
+    /// The agent's program.
+    pub claude: Claude,
+    /// What the next agent processes will do, one after another; then they just say `ok`.
+    pub scripts: VecDeque<Script>,
+    /// Conversations that agents have written down.
+    conversations: BTreeSet<String>,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        let at = |path: &str, what| (path.to_owned(), what);
+        Self {
+            directories: BTreeMap::from([
+                at("/repo", Ok("/repo".to_owned())),
+                at("/link", Ok("/repo".to_owned())),
+                at("/file", Err(PathFault::NotADirectory)),
+                at("/locked", Err(PathFault::Denied)),
+                at("/home/dev/.ssh", Ok("/home/dev/.ssh".to_owned())),
+                at("/", Ok("/".to_owned())),
+            ]),
+            claude: Claude::Ready,
+            scripts: VecDeque::new(),
+            conversations: BTreeSet::new(),
+        }
+    }
+}
+
+impl Machine {
+    pub(crate) fn directory(&self, path: &str) -> Result<String, PathFault> {
+        self.directories.get(path).cloned().unwrap_or(Err(PathFault::Missing))
+    }
+
+    pub(crate) fn probe(&self, runs: &[Vec<String>]) -> Result<Probe, ProgramFault> {
+        let is_in = match self.claude {
+            Claude::Ready => true,
+            Claude::LoggedOut => false,
+            Claude::Missing => return Err(ProgramFault::Missing),
+            Claude::Unsafe => {
+                return Err(ProgramFault::Unsafe("others may write to it".to_owned()));
+            }
+        };
+        let run = |args: &Vec<String>| {
+            if args.iter().any(|arg| arg == "auth") {
+                let method = if is_in { "claude.ai" } else { "none" };
+                Run {
+                    code: Some(i32::from(!is_in)),
+                    stdout: format!("{{\"loggedIn\":{is_in},\"authMethod\":\"{method}\"}}\n"),
+                    stderr: String::new(),
+                }
+            } else {
+                let stdout = "2.1.330 (Claude Code)\n".to_owned();
+                Run { code: Some(0), stdout, stderr: String::new() }
+            }
+        };
+        Ok(Probe { path: CLAUDE.to_owned(), runs: runs.iter().map(run).collect() })
+    }
+
+    /// An agent starts: it continues a conversation that there is, or begins one that there is not yet.
+    pub(crate) fn greet(&mut self, child: &mut Child) {
+        let session = child.session().to_owned();
+        if child.command.args.iter().any(|arg| arg == "--resume") {
+            if !self.conversations.contains(&session) {
+                child.refuse(&format!("No conversation found with session ID: {session}\n"));
+            }
+        } else if !self.conversations.insert(session.clone()) {
+            child.refuse(&format!("Error: Session ID {session} is already in use.\n"));
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The store in memory: every change and question of the contract, and everything that can go wrong with a disk.
+//!
+//! Owns what was kept and what is still on its way; refuses to know why. Operations and questions are done strictly in
+//! the order in which they were asked. A change counts only from the moment its operation is done, and is lost in a crash
+//! before that; what was only promised to survive the process is lost when the power goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clawd_protocol::access::token::{Secret, TokenDigest};
+use clawd_protocol::record::{
+    DeviceRecord, MessageRecord, PairingHistory, Progress, SessionRecord, ToolCallRecord,
+};
+use clawd_protocol::{
+    Answer, Change, DeviceId, MessageId, Question, SessionId, Snapshot, StoreFault, Sync,
+    ToolCallId, Unix,
+};
+
+/// What a database holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Database {
+    /// The daemon's name.
+    pub name: Option<String>,
+    /// The last event number.
+    pub seq: u64,
+    /// The latest wall-clock time.
+    pub unix_high: Unix,
+    /// Devices, also revoked ones.
+    pub devices: BTreeMap<DeviceId, DeviceRecord>,
+    /// Failed pairing.
+    pub pairing: PairingHistory,
+    /// Sessions.
+    pub sessions: BTreeMap<SessionId, SessionRecord>,
+    /// Messages.
+    pub messages: BTreeMap<MessageId, MessageRecord>,
+    /// Tool calls, each with its place in the order of first storing.
+    pub tool_calls: BTreeMap<ToolCallId, (u64, ToolCallRecord)>,
+    calls_ever: u64,
+}
+
+/// The store: a database, the token's file and the tombstones' file.
+#[derive(Debug)]
+pub struct Store {
+    /// What a reader sees.
+    pub db: Database,
+    /// What the platter has: the database as it was at the last operation that asked for it.
+    on_disk: Database,
+    token: Secret,
+    tombstones: BTreeSet<DeviceId>,
+    fault: Option<StoreFault>,
+}
+
+impl Store {
+    /// An empty store with this local token.
+    #[must_use]
+    pub fn new(token: Secret) -> Self {
+        Self {
+            db: Database::default(),
+            on_disk: Database::default(),
+            token,
+            tombstones: BTreeSet::new(),
+            fault: None,
+        }
+    }
+
+    /// The local token, as its file has it.
+    #[must_use]
+    pub const fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// From now on every operation ends like this; `None` heals it.
+    pub fn set_fault(&mut self, fault: Option<StoreFault>) {
+        self.fault = fault;
+    }
+
+    /// Whether a token with this digest is stored for a device.
+    #[must_use]
+    pub fn has_digest(&self, digest: [u8; 32]) -> bool {
+        let is_it = |device: &DeviceRecord| {
+            device.token_sha256 == digest || device.next_token_sha256 == Some(digest)
+        };
+        self.db.devices.values().any(is_it)
+    }
+
+    /// Does all of an operation, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// The fault that was set.
+    pub fn apply(&mut self, changes: &[Change], sync: Sync) -> Result<(), StoreFault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        for change in changes {
+            self.change(change);
+        }
+        if sync == Sync::Disk {
+            self.on_disk = self.db.clone();
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::PutDevice(device) => {
+                self.db.devices.insert(device.id, device.clone());
+            }
+            Change::TouchDevice { id, at, via } => {
+                if let Some(device) = self.db.devices.get_mut(id) {
+                    device.last_seen_at = *at;
+                    device.last_via = (*via).to_owned();
+                }
+            }
+            Change::Bury(id) => {
+                self.tombstones.insert(*id);
+            }
+            Change::PutLocalToken(token) => self.token = token.clone(),
+            Change::PutName(name) => self.db.name = Some(name.clone()),
+            Change::PutPairing(history) => self.db.pairing = history.clone(),
+            Change::PutSession(session) => {
+                self.db.sessions.insert(session.id, session.clone());
+            }
+            Change::DeleteSession(id) => {
+                self.db.sessions.remove(id);
+                self.db.messages.retain(|_, message| message.session != *id);
+                self.db.tool_calls.retain(|_, (_, call)| call.session != *id);
+            }
+            Change::PutMessage(message) => {
+                self.db.messages.insert(message.id, message.clone());
+            }
+            Change::PutToolCall(call) => {
+                self.db.calls_ever += 1;
+                let fresh = self.db.calls_ever;
+                let place = self.db.tool_calls.get(&call.id).map_or(fresh, |(place, _)| *place);
+                self.db.tool_calls.insert(call.id, (place, call.clone()));
+            }
+            Change::Advance { seq, unix } => {
+                self.db.seq = *seq;
+                self.db.unix_high = *unix;
+            }
+        }
+    }
+
+    /// Answers a question about what is stored; `None` if it is about something else.
+    #[must_use]
+    pub fn answer(&self, question: &Question) -> Option<Answer> {
+        Some(match question {
+            Question::Messages { session, before, after, limit } => {
+                Answer::Messages(self.page(*session, *before, *after, *limit))
+            }
+            Question::MessageByClientId { session, client_id } => Answer::Message(
+                self.messages_of(*session)
+                    .into_iter()
+                    .find(|message| message.client_id.as_ref() == Some(client_id)),
+            ),
+            Question::ToolCalls { session, before, limit } => {
+                Answer::ToolCalls(self.calls(*session, *before, *limit))
+            }
+            Question::ToolCall { session, id } => Answer::ToolCall(
+                self.db
+                    .tool_calls
+                    .get(id)
+                    .map(|(_, call)| call.clone())
+                    .filter(|call| call.session == *session),
+            ),
+            Question::Directory { .. } | Question::Probe { .. } => return None,
+        })
+    }
+
+    /// A session's messages, oldest first.
+    #[must_use]
+    pub fn messages_of(&self, session: SessionId) -> Vec<MessageRecord> {
+        let mut all: Vec<_> = self
+            .db
+            .messages
+            .values()
+            .filter(|message| message.session == session)
+            .cloned()
+            .collect();
+        all.sort_by_key(|message| message.ordinal);
+        all
+    }
+
+    fn page(
+        &self,
+        session: SessionId,
+        before: Option<MessageId>,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Vec<MessageRecord> {
+        let mut all = self.messages_of(session);
+        let ordinal = |id: MessageId| {
+            self.db
+                .messages
+                .get(&id)
+                .filter(|message| message.session == session)
+                .map(|m| m.ordinal)
+        };
+        if let Some(id) = before {
+            let bound = ordinal(id);
+            all.retain(|message| bound.is_some_and(|bound| message.ordinal < bound));
+        } else if let Some(id) = after {
+            let bound = ordinal(id);
+            all.retain(|message| bound.is_some_and(|bound| message.ordinal > bound));
+            all.truncate(limit);
+        }
+        let skip = all.len().saturating_sub(limit);
+        all.split_off(skip)
+    }
+
+    fn calls(
+        &self,
+        session: SessionId,
+        before: Option<ToolCallId>,
+        limit: usize,
+    ) -> Vec<ToolCallRecord> {
+        let mut all: Vec<_> =
+            self.db.tool_calls.values().filter(|(_, call)| call.session == session).collect();
+        if let Some(id) = before {
+            let bound = self.db.tool_calls.get(&id).map(|(place, _)| *place);
+            all.retain(|(place, _)| bound.is_some_and(|bound| *place < bound));
+        }
+        all.sort_by_key(|(place, _)| *place);
+        let skip = all.len().saturating_sub(limit);
+        all.split_off(skip).into_iter().map(|(_, call)| call.clone()).collect()
+    }
+
+    /// The power went: what was not promised to survive that is gone.
+    pub fn lose_power(&mut self) {
+        self.db = self.on_disk.clone();
+    }
+
+    /// Puts an older database back; the files beside it stay (security J3).
+    pub fn restore(&mut self, backup: Database) {
+        self.db = backup.clone();
+        self.on_disk = backup;
+    }
+
+    /// What a daemon that starts now is given.
+    #[must_use]
+    pub fn snapshot(&self, daemon_id: &str) -> Snapshot {
+        let digest = TokenDigest::of(self.token.expose());
+        let mut snapshot = Snapshot::empty(digest, daemon_id.to_owned());
+        snapshot.name.clone_from(&self.db.name);
+        snapshot.seq = self.db.seq;
+        snapshot.unix_high = self.db.unix_high;
+        snapshot.devices = self.db.devices.values().cloned().collect();
+        snapshot.tombstones = self.tombstones.iter().copied().collect();
+        snapshot.pairing = self.db.pairing.clone();
+        snapshot.sessions = self.db.sessions.values().cloned().collect();
+        let is_open = |status: Progress| match status {
+            Progress::Pending | Progress::Streaming | Progress::Running => true,
+            Progress::Done | Progress::Error => false,
+        };
+        let messages = self.db.messages.values();
+        snapshot.open_messages = messages.filter(|m| is_open(m.status)).cloned().collect();
+        let calls = self.db.tool_calls.values().map(|(_, call)| call);
+        snapshot.open_tool_calls = calls.filter(|call| is_open(call.status)).cloned().collect();
+        snapshot
+    }
+}
