@@ -206,8 +206,13 @@ impl World {
         &self.children
     }
 
-    pub(crate) const fn invariants(&mut self) -> &mut Invariants {
-        &mut self.invariants
+    pub(crate) const fn invariants(&self) -> &Invariants {
+        &self.invariants
+    }
+
+    /// Nothing is under way any more, and no wait is left: every request must have its answer.
+    pub fn quiet(&self) {
+        self.judge(self.invariants.on_quiet());
     }
 
     /// The daemon said that it is done.

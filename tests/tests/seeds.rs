@@ -1,0 +1,197 @@
+//! Seeded runs of the whole daemon in the simulated world, and the proof that the alarm works.
+//!
+//! A failure names its seed and prints the trace. To run one again, alone:
+//! `CLAWD_SEED=everybody:17 cargo test -p clawd-tests --test seeds one_seed -- --nocapture`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use clawd_protocol::{Effect, Input, Limits, OpId, Sync, To};
+use clawd_tests::plan::{Cast, Setup, bytes_of_seed, run};
+use clawd_tests::{Act, LOOPBACK, World};
+use proptest::prelude::*;
+use serde_json::json;
+
+const STEPS: usize = 600;
+
+fn setup_named(name: &str) -> Setup {
+    match name {
+        "everybody" => Setup::everybody(Limits::default()),
+        "tiny" => Setup::everybody(Limits::tiny()),
+        "strangers" => Setup { cast: Cast::Strangers, ..Setup::everybody(Limits::tiny()) },
+        other => panic!("no setup is called {other}"),
+    }
+}
+
+fn run_seeds(name: &str, seeds: std::ops::Range<u64>) {
+    let setup = setup_named(name);
+    for seed in seeds {
+        let bytes = bytes_of_seed(seed, STEPS);
+        let outcome = catch_unwind(AssertUnwindSafe(|| drop(run(&bytes, &setup))));
+        assert!(outcome.is_ok(), "CLAWD_SEED={name}:{seed} fails; its trace is above");
+    }
+}
+
+#[test]
+fn a_hundred_seeds_with_the_real_limits() {
+    run_seeds("everybody", 0..100);
+}
+
+#[test]
+fn a_hundred_and_fifty_seeds_with_tiny_limits() {
+    run_seeds("tiny", 0..150);
+}
+
+#[test]
+fn strangers_achieve_nothing_in_a_hundred_seeds() {
+    run_seeds("strangers", 0..100);
+}
+
+#[test]
+fn one_seed() {
+    let Ok(which) = std::env::var("CLAWD_SEED") else { return };
+    let (name, seed) = which.split_once(':').expect("CLAWD_SEED=setup:number");
+    let bytes = bytes_of_seed(seed.parse().expect("a number"), STEPS);
+    drop(run(&bytes, &setup_named(name)));
+}
+
+#[test]
+fn the_same_bytes_are_the_same_run() {
+    let bytes = bytes_of_seed(1, STEPS);
+    let setup = setup_named("everybody");
+    assert_eq!(run(&bytes, &setup).trace().effects(), run(&bytes, &setup).trace().effects());
+}
+
+/// The first equality: a tick before every input changes nothing.
+#[test]
+fn a_tick_before_every_input_changes_nothing() {
+    for name in ["everybody", "tiny"] {
+        for seed in 0..40 {
+            let bytes = bytes_of_seed(seed, STEPS);
+            let plain = run(&bytes, &setup_named(name));
+            let ticked = Setup { has_extra_ticks: true, ..setup_named(name) };
+            let ticked = run(&bytes, &ticked);
+            let (plain, ticked) = (plain.trace().effects(), ticked.trace().effects());
+            assert_eq!(plain, ticked, "CLAWD_SEED={name}:{seed}");
+            assert!(plain.0 > 20, "a run of {} effects compares nothing", plain.0);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..Default::default() })]
+
+    #[test]
+    fn every_byte_string_is_a_run(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        drop(run(&bytes, &setup_named("tiny")));
+    }
+}
+
+/// Canaries: each breaks one rule in the daemon's place, and the run must end with that violation.
+mod canary {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "violated: a stranger got an event")]
+    fn an_event_for_a_stranger() {
+        let mut world = World::default();
+        let stranger = world.stranger(LOOPBACK);
+        let text = json!({"jsonrpc": "2.0", "method": "session.deleted", "params": {"seq": 1}});
+        world.execute(Effect::Send { to: To::One(stranger.conn), text: text.to_string() });
+    }
+
+    #[test]
+    #[should_panic(expected = "violated: a token in an event")]
+    fn a_token_in_an_event() {
+        let mut world = World::default();
+        let owner = world.owner();
+        let params = json!({"seq": 1, "name": world.token()});
+        let text = json!({"jsonrpc": "2.0", "method": "device.updated", "params": params});
+        world.execute(Effect::Send { to: To::One(owner.conn), text: text.to_string() });
+    }
+
+    #[test]
+    #[should_panic(expected = "violated: a token before it is durable")]
+    fn a_token_that_is_not_stored() {
+        let mut world = World::default();
+        let owner = world.owner();
+        let result = json!({"device_token": "clawd_d_x"});
+        let text = json!({"jsonrpc": "2.0", "id": 1, "result": result});
+        world.execute(Effect::Send { to: To::One(owner.conn), text: text.to_string() });
+    }
+
+    #[test]
+    #[should_panic(expected = "violated: answered twice")]
+    fn a_second_answer() {
+        let mut world = World::default();
+        let stranger = world.stranger(LOOPBACK);
+        world.ask(stranger, "daemon.ping", json!({}));
+        world.settle();
+        let text = world.frames(stranger).pop().expect("a pong");
+        world.execute(Effect::Send { to: To::One(stranger.conn), text });
+    }
+
+    #[test]
+    #[should_panic(expected = "which is over")]
+    fn a_message_after_the_close() {
+        let mut world = World::default();
+        let conn = world.stranger(LOOPBACK).conn;
+        world.execute(Effect::Close { conn, code: 1008, reason: "bye" });
+        world.execute(Effect::Send { to: To::One(conn), text: "{}".to_owned() });
+    }
+
+    #[test]
+    #[should_panic(expected = "used twice")]
+    fn a_name_used_twice() {
+        let mut world = World::default();
+        let op = OpId(u64::MAX);
+        let changes = vec![clawd_protocol::Change::PutName("a".to_owned())];
+        for _ in 0..2 {
+            world.execute(Effect::Store { op, changes: changes.clone(), sync: Sync::Disk });
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "violated: queued bytes")]
+    fn a_queue_without_end() {
+        let mut world = World::new(Limits::tiny());
+        let owner = world.owner();
+        world.stall(owner.conn);
+        for seq in 0..100 {
+            let params = json!({"seq": 1_000_000 + seq, "text": "x".repeat(1000)});
+            let text = json!({"jsonrpc": "2.0", "method": "x", "params": params});
+            world.execute(Effect::Send { to: To::One(owner.conn), text: text.to_string() });
+        }
+        world.input(Input::Tick);
+    }
+
+    #[test]
+    #[should_panic(expected = "ran, and its decision is None")]
+    fn a_tool_that_nobody_allowed() {
+        let mut world = World::default();
+        let owner = world.owner();
+        world.machine.scripts.push_back(vec![vec![Act::bash("rm -r build")]]);
+        let session = world.call(owner, "session.create", json!({"repoPath": "/repo"}));
+        let session = session.expect("a session")["id"].clone();
+        let params = json!({"sessionId": session, "content": "clean up"});
+        world.call(owner, "session.sendMessage", params).expect("a turn");
+        world.settle();
+        let (proc, _) = world.children().first_key_value().expect("an agent");
+        let proc = *proc;
+        let request = format!("ask_{}", proc.0 * 1000 + 3);
+        let response = json!({"subtype": "success", "request_id": request,
+            "response": {"behavior": "allow"}});
+        let line = json!({"type": "control_response", "response": response});
+        world.execute(Effect::Feed { proc, bytes: format!("{line}\n").into_bytes() });
+        world.input(Input::Tick);
+    }
+
+    #[test]
+    #[should_panic(expected = "waits for")]
+    fn a_request_without_an_answer() {
+        let mut world = World::default();
+        let owner = world.owner();
+        world.hold_store();
+        world.ask(owner, "daemon.setName", json!({"name": "desk"}));
+        world.quiet();
+    }
+}
