@@ -1,0 +1,223 @@
+//! What nobody can have too much of.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use clawd_protocol::access::token::mint_local;
+use clawd_protocol::{Limits, Source};
+use clawd_tests::client::names;
+use clawd_tests::{Client, LOOPBACK, World};
+use serde_json::json;
+
+/// Connects and says a wrong token; what is needed to see whether it was answered.
+fn wrong_try(world: &mut World, source: Source) -> Option<Client> {
+    let client = world.stranger(source);
+    if !world.link(client.conn).is_open() {
+        return None;
+    }
+    let token = mint_local([77; 32]);
+    world.ask(client, "daemon.auth", json!({"token": token.expose(), "extra": 1}));
+    world.settle();
+    Some(client)
+}
+
+fn is_answered(world: &World, client: Client) -> bool {
+    !world.link(client.conn).inbox.is_empty()
+}
+
+#[test]
+fn c1_the_first_failures_are_answered_at_once() {
+    let mut world = World::default();
+    for _ in 0..world.limits().failures_free {
+        let client = wrong_try(&mut world, LOOPBACK).expect("connected");
+        assert!(is_answered(&world, client));
+    }
+}
+
+#[test]
+fn c1_wrong_tokens_are_answered_at_most_once_a_second() {
+    let mut world = World::default();
+    let mut clients = Vec::new();
+    for _ in 0..1000 {
+        clients.extend(wrong_try(&mut world, LOOPBACK));
+        world.advance(Duration::from_millis(30));
+    }
+    let answered = clients.iter().filter(|client| is_answered(&world, **client)).count();
+    let free = usize::try_from(world.limits().failures_free).expect("small");
+    assert!(answered >= free, "{answered}");
+    assert!(answered <= free + 31, "{answered} answers in 30 s");
+    let mut tries = 0;
+    while world.open_links().len() < 1000 {
+        tries += 1;
+        assert!(tries <= 10, "the owner is locked out");
+        let owner = world.stranger(LOOPBACK);
+        let token = world.token();
+        let asked = world.ask(owner, "daemon.auth", json!({ "token": token }));
+        world.advance(Duration::from_millis(100));
+        if world.answer(owner, &asked).is_some_and(|outcome| outcome.is_ok()) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn c1_the_unix_socket_is_never_delayed() {
+    let mut world = World::default();
+    for attempt in 0..50 {
+        let client = wrong_try(&mut world, Source::Unix).expect("connected");
+        assert!(is_answered(&world, client), "try {attempt}");
+    }
+}
+
+#[test]
+fn c1_failures_are_forgotten() {
+    let mut world = World::default();
+    for _ in 0..20 {
+        wrong_try(&mut world, LOOPBACK);
+        world.advance(Duration::from_secs(1));
+    }
+    world.advance(Duration::from_secs(3600));
+    let client = wrong_try(&mut world, LOOPBACK).expect("connected");
+    assert!(is_answered(&world, client));
+}
+
+#[test]
+fn c2_one_source_is_one_bucket_however_it_is_written() {
+    let mapped = Source::Tcp(IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()));
+    let mut world = World::default();
+    for _ in 0..world.limits().failures_free {
+        wrong_try(&mut world, LOOPBACK);
+    }
+    let client = wrong_try(&mut world, mapped).expect("connected");
+    assert!(!is_answered(&world, client), "the mapped address is the same source");
+}
+
+#[test]
+fn c2_a_million_sources_cannot_fill_the_memory() {
+    // The table of sources is inside; from here one sees that the daemon still works, and what it forgot it forgot
+    // in favour of nobody: the loopback's own penalty must survive a flood of other failures within the table.
+    let mut world = World::new(Limits::tiny());
+    for n in 0..2000_u16 {
+        let [high, low] = n.to_be_bytes();
+        let source = Source::Tcp(IpAddr::V6(Ipv6Addr::new(0xfd00, n, 0, 0, 0, 0, 0, 1)));
+        let _ = (high, low);
+        wrong_try(&mut world, source);
+        if n % 50 == 0 {
+            world.advance(Duration::from_secs(11));
+        }
+    }
+    world.owner_on(Source::Unix);
+}
+
+#[test]
+fn c3_silent_sockets_do_not_keep_the_owner_out() {
+    let mut world = World::default();
+    for n in 0..500_u16 {
+        let [high, low] = n.to_be_bytes();
+        let source = if n % 2 == 0 {
+            LOOPBACK
+        } else {
+            Source::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, high, low)))
+        };
+        world.stranger(source);
+    }
+    world.owner_on(Source::Unix);
+    let is_in = (0..10).any(|_| {
+        let owner = world.stranger(LOOPBACK);
+        if !world.link(owner.conn).is_open() {
+            return false;
+        }
+        let token = world.token();
+        let asked = world.ask(owner, "daemon.auth", json!({ "token": token }));
+        world.advance(Duration::from_millis(90));
+        world.answer(owner, &asked).is_some_and(|outcome| outcome.is_ok())
+    });
+    assert!(is_in, "ten tries within a second");
+}
+
+#[test]
+fn c5_a_reader_that_stalls_is_closed_and_others_lose_nothing() {
+    let mut world = World::new(Limits::tiny());
+    let owner = world.owner();
+    let (stalled, healthy) = (world.owner(), world.owner());
+    let session = world.call(owner, "session.create", json!({"repoPath": "/repo"}));
+    let session = session.expect("a session")["id"].clone();
+    world.events(healthy);
+    world.stall(stalled.conn);
+    for n in 0..200 {
+        let params = json!({"sessionId": session, "title": format!("{n:0>150}")});
+        world.call(owner, "session.rename", params).expect("renamed");
+    }
+    assert_eq!(world.close_code(stalled), Some(1013));
+    let updates = world.events(healthy);
+    let seqs: Vec<_> = updates
+        .iter()
+        .filter(|event| event.name == "session.updated")
+        .filter_map(|event| event.params["seq"].as_u64())
+        .collect();
+    assert_eq!(seqs.len(), 200, "{:?}", names(&updates));
+    assert!(seqs.is_sorted_by(|a, b| a < b));
+}
+
+#[test]
+fn c6_too_many_requests_at_once_are_refused_or_wait() {
+    let mut world = World::default();
+    let owner = world.owner();
+    world.hold_store();
+    let max = world.limits().in_flight_max;
+    let asked: Vec<_> = (0..max + 20)
+        .map(|n| world.ask(owner, "daemon.setName", json!({"name": format!("n{n}")})))
+        .collect();
+    world.release_store();
+    world.advance(Duration::from_secs(60));
+    let mut served = 0;
+    for asked in &asked {
+        match world.answer(owner, asked).expect("each has its answer") {
+            Ok(_) => served += 1,
+            Err(error) => assert_eq!((error.code, &*error.kind), (-32029, "rate_limited")),
+        }
+    }
+    assert!(served >= max, "{served}");
+}
+
+#[test]
+fn c6_a_call_that_is_stuck_does_not_hold_up_others() {
+    let mut world = World::default();
+    let owner = world.owner();
+    world.hold_questions();
+    let stuck = world.ask(owner, "session.create", json!({"repoPath": "/repo"}));
+    world.call(owner, "daemon.ping", json!({})).expect("a pong");
+    world.call(owner, "session.list", json!({})).expect("a list");
+    assert_eq!(world.answer(owner, &stuck), None);
+    world.release_questions();
+    world.answer(owner, &stuck).expect("an answer").expect("a session");
+}
+
+#[test]
+fn c6_costly_calls_are_limited() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let burst = world.limits().costly_burst;
+    let refused = (0..burst + 40)
+        .filter_map(|_| world.call(owner, "daemon.pairPin", json!({})).err())
+        .collect::<Vec<_>>();
+    assert!(!refused.is_empty());
+    for error in refused {
+        assert_eq!((error.code, &*error.kind), (-32029, "rate_limited"));
+        assert!(error.data["retryAfterMs"].is_u64(), "{error:?}");
+    }
+    world.call(owner, "daemon.ping", json!({})).expect("cheap calls go on");
+    world.advance(Duration::from_secs(1));
+    world.call(owner, "daemon.pairPin", json!({})).expect("one more after a while");
+}
+
+#[test]
+fn c6_sessions_have_a_limit() {
+    let mut world = World::new(Limits::tiny());
+    let owner = world.owner();
+    for _ in 0..world.limits().sessions_max {
+        world.call(owner, "session.create", json!({"repoPath": "/repo"})).expect("a session");
+    }
+    let refused = world.call(owner, "session.create", json!({"repoPath": "/repo"}));
+    assert_eq!(refused.expect_err("one too many").code, -32007);
+}

@@ -1,0 +1,264 @@
+//! Pairing by PIN: one window, three guesses, one device.
+
+use std::time::Duration;
+
+use clawd_protocol::StoreFault;
+use clawd_tests::client::names;
+use clawd_tests::{Client, Crash, LOOPBACK, RpcError, World};
+use serde_json::{Value, json};
+
+fn open_window(world: &mut World, owner: Client) -> String {
+    let window = world.call(owner, "daemon.pairPin", json!({})).expect("a window");
+    let pin = window["pin"].as_str().expect("a PIN").to_owned();
+    assert!(pin.len() == 6 && pin.bytes().all(|byte| byte.is_ascii_digit()), "{pin}");
+    pin
+}
+
+/// Another PIN than the right one.
+fn wrong(pin: &str) -> String {
+    let number: u32 = pin.parse().expect("digits");
+    format!("{:06}", (number + 1) % 1_000_000)
+}
+
+fn pair(world: &mut World, pin: &str) -> Result<Value, RpcError> {
+    let client = world.stranger(clawd_protocol::Source::Unix);
+    world.call(client, "device.pair", json!({"pin": pin, "name": "n", "platform": "ios"}))
+}
+
+#[test]
+fn d1_a_window_is_open_for_five_minutes() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let window = world.call(owner, "daemon.pairPin", json!({"role": "read"})).expect("a window");
+    assert_eq!(window["expires_in_seconds"], 300);
+    let pin = window["pin"].as_str().expect("a PIN").to_owned();
+    world.advance(Duration::from_secs(301));
+    assert_eq!(pair(&mut world, &pin).expect_err("too late").code, -32021);
+}
+
+#[test]
+fn d1_without_a_window_nobody_is_paired() {
+    let mut world = World::default();
+    for pin in ["000000", "123456", "", "999999"] {
+        assert_eq!(pair(&mut world, pin).expect_err("closed").code, -32021);
+    }
+}
+
+#[test]
+fn d1_a_second_window_ends_the_first() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let first = open_window(&mut world, owner);
+    let second = open_window(&mut world, owner);
+    if first != second {
+        assert_eq!(pair(&mut world, &first).expect_err("dead").code, -32021);
+    }
+    pair(&mut world, &second).expect("paired");
+}
+
+#[test]
+fn d1_cancel_and_restart_close_the_window() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    world.call(owner, "daemon.pairCancel", json!({})).expect("cancelled");
+    assert_eq!(pair(&mut world, &pin).expect_err("cancelled").code, -32021);
+    let pin = open_window(&mut world, owner);
+    world.crash(Crash::Lost);
+    assert_eq!(pair(&mut world, &pin).expect_err("restarted").code, -32021);
+}
+
+#[test]
+fn d2_three_wrong_guesses_close_the_window() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    for _ in 0..3 {
+        assert_eq!(pair(&mut world, &wrong(&pin)).expect_err("wrong").code, -32021);
+    }
+    assert_eq!(pair(&mut world, &pin).expect_err("closed").code, -32021);
+    assert!(world.store.db.devices.is_empty());
+    assert!(names(&world.events(owner)).contains(&"pairing.progress"), "the owner is told");
+}
+
+#[test]
+fn d2_two_wrong_guesses_leave_one() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    for _ in 0..2 {
+        pair(&mut world, &wrong(&pin)).expect_err("wrong");
+    }
+    pair(&mut world, &pin).expect("the third is right");
+}
+
+#[test]
+fn d2_ten_failed_windows_turn_pairing_off_also_over_a_restart() {
+    let mut world = World::default();
+    for _ in 0..10 {
+        let owner = world.owner();
+        let pin = open_window(&mut world, owner);
+        for _ in 0..3 {
+            pair(&mut world, &wrong(&pin)).expect_err("wrong");
+        }
+        world.advance(Duration::from_secs(30));
+    }
+    world.crash(Crash::Power);
+    let owner = world.owner();
+    let paired = match world.call(owner, "daemon.pairPin", json!({})) {
+        Ok(window) => pair(&mut world, window["pin"].as_str().expect("a PIN")),
+        Err(refused) => Err(refused),
+    };
+    paired.expect_err("pairing is off");
+    world.advance(Duration::from_secs(25 * 3600));
+    let owner = world.owner();
+    let params = json!({"unlock": true});
+    let window = world.call(owner, "daemon.pairPin", params).expect("the owner may unlock");
+    pair(&mut world, window["pin"].as_str().expect("a PIN")).expect("and it is on again");
+}
+
+#[test]
+fn d3_guesses_count_per_pin_however_many_connections_guess() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    world.hold_store();
+    let mut asked = Vec::new();
+    for n in 0..100_u8 {
+        let source = clawd_protocol::Source::Tcp([127, 0, 0, n].into());
+        let client = world.stranger(source);
+        if world.link(client.conn).is_open() {
+            let params = json!({"pin": wrong(&pin), "name": "n", "platform": "ios"});
+            asked.push((client, world.ask(client, "device.pair", params)));
+        }
+    }
+    let client = world.stranger(clawd_protocol::Source::Unix);
+    let params = json!({"pin": pin, "name": "n", "platform": "ios"});
+    let right = world.ask(client, "device.pair", params);
+    world.release_store();
+    world.advance(Duration::from_secs(20));
+    let outcome = world.answer(client, &right).expect("an answer");
+    assert_eq!(outcome.expect_err("three were looked at before").code, -32021);
+    assert!(world.store.db.devices.is_empty());
+    assert!(asked.len() > 3);
+}
+
+#[test]
+fn d4_two_devices_with_the_right_pin_and_one_is_paired() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    world.hold_store();
+    let asked: Vec<_> = (0..2)
+        .map(|_| {
+            let client = world.stranger(LOOPBACK);
+            let params = json!({"pin": pin, "name": "n", "platform": "ios"});
+            (client, world.ask(client, "device.pair", params))
+        })
+        .collect();
+    world.release_store();
+    world.advance(Duration::from_secs(11));
+    let outcomes: Vec<_> = asked
+        .iter()
+        .map(|(client, asked)| world.answer(*client, asked).expect("an answer"))
+        .collect();
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+    assert_eq!(world.store.db.devices.len(), 1);
+    assert_eq!(pair(&mut world, &pin).expect_err("a replay").code, -32021);
+}
+
+#[test]
+fn d6_all_refusals_look_the_same() {
+    let refusal = |prepare: &dyn Fn(&mut World, Client) -> String| {
+        let mut world = World::default();
+        let owner = world.owner();
+        let pin = prepare(&mut world, owner);
+        let client = world.stranger(LOOPBACK);
+        let params = json!({"pin": pin, "name": "n", "platform": "ios"});
+        let text = clawd_tests::client::request("1", "device.pair", &params);
+        world.text(client.conn, &text);
+        world.settle();
+        (world.frames(client), world.close_code(client))
+    };
+    let none = refusal(&|_, _| "000000".to_owned());
+    assert_eq!(none.0.len(), 1);
+    let is_wrong = refusal(&|world, owner| {
+        let pin = open_window(world, owner);
+        wrong(&pin)
+    });
+    let expired = refusal(&|world, owner| {
+        let pin = open_window(world, owner);
+        world.advance(Duration::from_secs(301));
+        pin
+    });
+    let used = refusal(&|world, owner| {
+        let pin = open_window(world, owner);
+        pair(world, &pin).expect("paired");
+        pin
+    });
+    let locked = refusal(&|world, owner| {
+        let pin = open_window(world, owner);
+        for _ in 0..3 {
+            pair(world, &wrong(&pin)).expect_err("wrong");
+        }
+        pin
+    });
+    for (name, other) in
+        [("wrong", is_wrong), ("expired", expired), ("used", used), ("locked", locked)]
+    {
+        assert_eq!(other, none, "{name}");
+    }
+}
+
+#[test]
+fn a_full_disk_issues_no_token_and_announces_nothing() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    world.events(owner);
+    world.fail_store(Some(StoreFault::Full));
+    let refused = pair(&mut world, &pin).expect_err("nothing can be stored");
+    assert!(!format!("{refused:?}").contains("clawd_d_"));
+    assert!(!names(&world.events(owner)).contains(&"device.paired"));
+    assert!(world.store.db.devices.is_empty());
+    world.fail_store(None);
+    let list = world.call(owner, "device.list", json!({})).expect("a list");
+    assert_eq!(list, json!([]));
+}
+
+#[test]
+fn a_token_is_handed_out_only_when_it_is_on_disk() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    world.hold_store();
+    let client = world.stranger(LOOPBACK);
+    let params = json!({"pin": pin, "name": "n", "platform": "ios"});
+    let asked = world.ask(client, "device.pair", params);
+    world.settle();
+    assert_eq!(world.answer(client, &asked), None);
+    world.release_store();
+    world.answer(client, &asked).expect("an answer").expect("a device");
+    world.crash(Crash::Power);
+    assert_eq!(world.store.db.devices.len(), 1);
+}
+
+#[test]
+fn c1_under_penalty_a_pin_is_not_even_looked_at() {
+    let mut world = World::default();
+    let owner = world.owner();
+    for _ in 0..20 {
+        let client = world.stranger(LOOPBACK);
+        if world.link(client.conn).is_open() {
+            world.ask(client, "daemon.auth", json!({"token": "wrong"}));
+        }
+        world.settle();
+    }
+    let pin = open_window(&mut world, owner);
+    let client = world.stranger(LOOPBACK);
+    let params = json!({"pin": pin, "name": "n", "platform": "ios"});
+    world.ask(client, "device.pair", params);
+    world.advance(Duration::from_secs(11));
+    assert!(world.store.db.devices.is_empty(), "the source is under penalty");
+    pair(&mut world, &pin).expect("from elsewhere the window is still good");
+}
