@@ -351,6 +351,8 @@ impl Child {
         line["session_id"] = json!(self.session);
         line["total_cost_usd"] = json!(0.0008 * self.turns as f64);
         line["usage"] = json!({"input_tokens": 100, "output_tokens": 20});
+        line["modelUsage"] = json!({"claude-opus-5-5": {"inputTokens": 100 * self.turns,
+            "outputTokens": 20 * self.turns, "costUSD": 0.0008 * self.turns as f64}});
         line["num_turns"] = json!(1);
         line["type"] = json!("result");
         self.say(&line);

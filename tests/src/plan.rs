@@ -67,7 +67,7 @@ pub fn run(bytes: &[u8], setup: &Setup) -> World {
         world.tick_before_each_input();
     }
     world.cut_output(&setup.pieces);
-    let mut run = Run { world, dice: Dice(bytes), ..Run::default() };
+    let mut run = Run::new(world, Dice(bytes));
     while !run.dice.0.is_empty() {
         match setup.cast {
             Cast::Everybody => run.step(),
@@ -83,7 +83,7 @@ pub fn run(bytes: &[u8], setup: &Setup) -> World {
 }
 
 /// The bytes that are left; used up, it says 0 for ever.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Dice<'a>(&'a [u8]);
 
 impl<'a> Dice<'a> {
@@ -118,7 +118,7 @@ impl<'a> Dice<'a> {
 }
 
 /// A run under way: the world, and what its cast has learnt.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Run<'a> {
     world: World,
     dice: Dice<'a>,
@@ -205,7 +205,22 @@ const NASTY: &[&str] = &[
     "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]",
 ];
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    const fn new(world: World, dice: Dice<'a>) -> Self {
+        Self {
+            world,
+            dice,
+            clients: Vec::new(),
+            sessions: Vec::new(),
+            tools: Vec::new(),
+            devices: Vec::new(),
+            tokens: Vec::new(),
+            pins: Vec::new(),
+            is_held: false,
+            is_failing: false,
+        }
+    }
+
     fn step(&mut self) {
         match self.dice.below(24) {
             0 => self.open(),
