@@ -380,3 +380,63 @@ impl Child {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clawd_protocol::Env;
+
+    fn child(turns: Script) -> Child {
+        let args = ["--session-id", "s1"].map(str::to_owned).to_vec();
+        let env = Env { inherit: &[], set: Vec::new() };
+        let cwd = "/repo".to_owned();
+        Child::new(Command { program: "claude".to_owned(), args, cwd, env }, turns, 1)
+    }
+
+    fn said(child: &mut Child) -> Vec<Value> {
+        let wrote = |deed: Deed| match deed {
+            Deed::Wrote(_, bytes) => serde_json::from_slice(&bytes).ok(),
+            Deed::Exited(_) => None,
+        };
+        child.deeds().into_iter().filter_map(wrote).collect()
+    }
+
+    fn feed(child: &mut Child, line: &Value) {
+        child.feed(Instant::ZERO, format!("{line}\n").as_bytes());
+    }
+
+    #[test]
+    fn a_tool_that_asks_works_once_and_only_after_leave() {
+        for (behavior, deeds) in [("allow", 1), ("deny", 0), ("alow", 0)] {
+            let mut child = child(vec![vec![Act::bash("make")]]);
+            feed(&mut child, &json!({"type": "user"}));
+            let asked = said(&mut child).pop().expect("it asks");
+            assert_eq!(asked["request"]["subtype"], "can_use_tool");
+            let response = json!({"subtype": "success", "request_id": asked["request_id"],
+                "response": {"behavior": behavior}});
+            for _ in 0..2 {
+                feed(&mut child, &json!({"type": "control_response", "response": response}));
+            }
+            assert_eq!(child.done.len(), deeds, "{behavior}");
+            assert_eq!(said(&mut child).pop().expect("it ends")["type"], "result");
+        }
+    }
+
+    #[test]
+    fn the_end_of_its_input_denies_what_it_asked_for() {
+        let mut child = child(vec![vec![Act::bash("make")]]);
+        feed(&mut child, &json!({"type": "user"}));
+        child.finish(Instant::ZERO);
+        assert!(child.done.is_empty() && child.is_gone);
+    }
+
+    #[test]
+    fn a_hanging_agent_ends_only_when_it_is_killed() {
+        let mut child = child(vec![vec![Act::Hang]]);
+        feed(&mut child, &json!({"type": "user"}));
+        child.finish(Instant::ZERO);
+        assert!(!child.is_gone);
+        child.kill();
+        assert!(child.is_gone);
+    }
+}

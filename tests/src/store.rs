@@ -259,3 +259,36 @@ impl Store {
         snapshot
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clawd_protocol::access::token::mint_local;
+
+    fn name(text: &str) -> [Change; 1] {
+        [Change::PutName(text.to_owned())]
+    }
+
+    #[test]
+    fn a_fault_keeps_nothing_of_an_operation() {
+        let mut store = Store::new(mint_local([1; 32]));
+        store.set_fault(Some(StoreFault::Full));
+        assert_eq!(store.apply(&name("a"), Sync::Disk), Err(StoreFault::Full));
+        assert_eq!(store.db, Database::default());
+        store.set_fault(None);
+        assert_eq!(store.apply(&name("a"), Sync::Disk), Ok(()));
+        assert_eq!(store.db.name.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_loss_of_power_takes_what_was_not_promised() {
+        let mut store = Store::new(mint_local([1; 32]));
+        let buried = DeviceId(*b"AAAAAAAA");
+        store.apply(&name("a"), Sync::Disk).expect("stored");
+        store.apply(&name("b"), Sync::Process).expect("stored");
+        store.apply(&[Change::Bury(buried)], Sync::Process).expect("stored");
+        store.lose_power();
+        assert_eq!(store.db.name.as_deref(), Some("a"));
+        assert_eq!(store.snapshot("d").tombstones, [buried], "that file is its own");
+    }
+}
