@@ -290,7 +290,8 @@ impl Invariants {
         self.on_secret(conn, result, store)?;
         let revoked = self.revoked.clone();
         let peer = self.peer(conn)?;
-        if result["authenticated"] == true || result["device_token"].is_string() {
+        let is_welcome = result["protocolVersion"].is_u64();
+        if is_welcome || (result["device_token"].is_string() && result["device_id"].is_string()) {
             return on_identity(peer, result);
         }
         match &peer.identity {

@@ -15,7 +15,6 @@ const TABLE: &[(&str, &str)] = &[
     ("daemon.pairCancel", "admin"),
     ("daemon.rotateToken", "owner"),
     ("daemon.shutdown", "owner"),
-    ("daemon.doctor", "full"),
     ("device.list", "read"),
     ("device.revoke", "admin"),
     ("device.rename", "admin"),
@@ -35,11 +34,6 @@ const TABLE: &[(&str, &str)] = &[
     ("tool.approve", "approve"),
     ("tool.reject", "approve"),
     ("approval.list", "read"),
-    ("approval.respond", "approve"),
-    ("session.toolCallAudit", "read"),
-    ("audit.list", "admin"),
-    ("policy.test", "read"),
-    ("events.subscribe", "read"),
 ];
 
 /// A world in which a tool call waits, another device is paired, and `role` is connected.

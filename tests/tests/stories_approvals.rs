@@ -229,19 +229,6 @@ fn cancel_denies_what_waits() {
 }
 
 #[test]
-fn approvals_can_be_answered_by_their_own_id() {
-    for (decision, deeds) in [("grant", 1), ("deny", 0)] {
-        let mut story = Story::new();
-        let id = story.waiting()[0]["approval_id"].clone();
-        let params = json!({"approval_id": id, "decision": decision});
-        let answer = story.world.call(story.owner, "approval.respond", params).expect("decided");
-        assert_eq!(answer["decision"], decision);
-        story.later(2);
-        assert_eq!(story.deeds(), deeds, "{decision}");
-    }
-}
-
-#[test]
 fn h2_only_listed_tools_pass_in_silence() {
     for name in ["mcp__x__read_and_delete", "Reader", "read", "Write", "Edit", "WebFetch", "Task"] {
         let ask = Act::Ask { name: name.to_owned(), input: json!({"x": 1}) };

@@ -169,29 +169,6 @@ fn text_streams_to_everybody_in_any_pieces_alike() {
 }
 
 #[test]
-fn deltas_go_to_those_who_asked_for_them() {
-    let (mut world, owner, session) = session_with(vec![vec![
-        Act::say("one two three "),
-        Act::Wait(Duration::from_millis(300)),
-        Act::say("four"),
-    ]]);
-    let reader = world.owner();
-    world.call(reader, "events.subscribe", json!({"deltas": true})).expect("subscribed");
-    world.events(reader);
-    say(&mut world, owner, &session, "count");
-    world.advance(Duration::from_secs(3));
-    let events = world.events(reader);
-    let deltas = events.iter().filter(|event| event.name == "session.messageDelta");
-    assert!(deltas.count() > 0, "{:?}", names(&events));
-    let is_early = |event: &&Event| {
-        event.name == "session.messageUpdated" && event.params["status"] == "streaming"
-    };
-    assert_eq!(events.iter().filter(is_early).count(), 0);
-    let others = names(&world.events(owner)).contains(&"session.messageDelta");
-    assert!(!others);
-}
-
-#[test]
 fn the_same_message_sent_again_is_one_message() {
     let (mut world, owner, session) = session_with(Vec::new());
     let params = json!({"sessionId": session, "content": "hi", "clientMessageId": "c1"});
