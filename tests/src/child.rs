@@ -141,6 +141,12 @@ impl Child {
         &self.session
     }
 
+    /// The id of the request that waits for an answer.
+    #[must_use]
+    pub fn asks(&self) -> Option<&str> {
+        self.asked.as_ref().map(|asked| asked.request.as_str())
+    }
+
     /// When it will do something by itself.
     #[must_use]
     pub const fn wake_at(&self) -> Option<Instant> {

@@ -87,6 +87,7 @@ impl Invariants {
         self.ops.clear();
         self.asks.clear();
         self.procs.clear();
+        self.checked_deeds.clear();
         self.is_stopped = false;
     }
 

@@ -75,7 +75,9 @@ pub struct World {
     mono: Instant,
     skew_ms: i64,
     links: BTreeMap<ConnId, Link>,
+    /// The agents of this life of the daemon: the next one uses the same names.
     children: BTreeMap<ProcId, Child>,
+    former_children: Vec<Child>,
     /// The disk.
     pub store: Store,
     /// Directories, programs and scripts.
@@ -128,6 +130,7 @@ impl World {
             skew_ms: 0,
             links: BTreeMap::new(),
             children: BTreeMap::new(),
+            former_children: Vec::new(),
             store,
             machine: Machine::default(),
             due: BTreeMap::new(),
@@ -200,9 +203,14 @@ impl World {
         &self.links
     }
 
-    /// All agent processes ever started.
+    /// All agent processes ever started, in order.
+    pub fn children(&self) -> impl DoubleEndedIterator<Item = &Child> {
+        self.former_children.iter().chain(self.children.values())
+    }
+
+    /// The agent processes of this life of the daemon, by its names for them.
     #[must_use]
-    pub const fn children(&self) -> &BTreeMap<ProcId, Child> {
+    pub const fn agents(&self) -> &BTreeMap<ProcId, Child> {
         &self.children
     }
 
@@ -457,6 +465,7 @@ impl World {
             child.kill();
             child.deeds();
         }
+        self.former_children.extend(std::mem::take(&mut self.children).into_values());
         self.lives += 1;
         self.is_stopped = false;
         self.is_store_held = false;
@@ -575,7 +584,7 @@ impl World {
 
     fn spawn(&mut self, proc: ProcId, command: Command) {
         let script: Script = self.machine.scripts.pop_front().unwrap_or_default();
-        let mut child = Child::new(command, script, proc.0);
+        let mut child = Child::new(command, script, self.fresh_name());
         self.owe(Origin::Child(proc), Due::Spawned(proc));
         self.machine.greet(&mut child);
         self.children.insert(proc, child);

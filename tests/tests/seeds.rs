@@ -175,9 +175,8 @@ mod canary {
         let params = json!({"sessionId": session, "content": "clean up"});
         world.call(owner, "session.sendMessage", params).expect("a turn");
         world.settle();
-        let (proc, _) = world.children().first_key_value().expect("an agent");
-        let proc = *proc;
-        let request = format!("ask_{}", proc.0 * 1000 + 3);
+        let (proc, child) = world.agents().first_key_value().expect("an agent");
+        let (proc, request) = (*proc, child.asks().expect("it asks").to_owned());
         let response = json!({"subtype": "success", "request_id": request,
             "response": {"behavior": "allow"}});
         let line = json!({"type": "control_response", "response": response});

@@ -44,7 +44,7 @@ impl Story {
     }
 
     fn deeds(&self) -> usize {
-        self.world.children().values().map(|child| child.done.len()).sum()
+        self.world.children().map(|child| child.done.len()).sum()
     }
 
     fn later(&mut self, secs: u64) {
@@ -99,7 +99,7 @@ fn h1_a_denied_call_is_not_done() {
     assert_eq!(answer["rejected"], true);
     story.later(5);
     assert_eq!(story.deeds(), 0);
-    let child = story.world.children().values().next().expect("an agent");
+    let child = story.world.children().next().expect("an agent");
     assert!(String::from_utf8_lossy(&child.fed).contains("not now"));
     let late = story.world.call(story.owner, "tool.approve", story.params()).expect_err("decided");
     assert_eq!(late.code, -32602);
@@ -192,7 +192,7 @@ fn h3_what_runs_is_what_was_shown_not_what_the_approver_sent() {
     params["updatedInput"] = json!({"command": "rm -rf /"});
     story.world.call(story.owner, "tool.approve", params).expect("approved");
     story.later(1);
-    let done: Vec<_> = story.world.children().values().flat_map(|c| c.done.clone()).collect();
+    let done: Vec<_> = story.world.children().flat_map(|c| c.done.clone()).collect();
     assert_eq!(done[0].1, json!({"command": "make"}));
 }
 

@@ -25,7 +25,7 @@ fn shutdown_says_goodbye_ends_agents_and_stops() {
     assert!(world.is_stopped());
     assert_eq!(world.close_code(owner), Some(1001));
     assert_eq!(world.close_code(stranger), Some(1001));
-    assert!(world.children().values().all(|child| child.is_gone && child.done.is_empty()));
+    assert!(world.children().all(|child| child.is_gone && child.done.is_empty()));
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn a_disk_that_fills_up_during_a_turn_leaves_no_open_end() {
     world.advance(Duration::from_secs(700));
     world.fail_store(None);
     world.advance(Duration::from_secs(60));
-    assert!(world.children().values().all(|child| child.done.is_empty()));
+    assert!(world.children().all(|child| child.done.is_empty()));
     let params = json!({"sessionId": session["id"]});
     world.call(owner, "session.cancel", params.clone()).ok();
     world.advance(Duration::from_secs(30));
