@@ -116,7 +116,12 @@ fn on_input(
             cx.engine.started = cx.engine.now;
             work.on_started(cx);
         }
-        Input::Opened { conn, source } => access.on_opened(cx, conn, source),
+        Input::Opened { conn, source } => {
+            access.on_opened(cx, conn, source);
+            if *life != Life::Running {
+                cx.peers.close(conn, close::GOING_AWAY, "shutting down", cx.fx);
+            }
+        }
         Input::Requested { conn, head } => {
             let gauges = Gauges {
                 active_sessions: work.active(),
@@ -234,6 +239,10 @@ fn on_request(
     let limits = &cx.engine.config.limits;
     let Some(call) = cx.peers.accept(conn, id, batch, limits, cx.fx) else { return };
     let Some(method) = method else { return cx.refuse(call, &RpcError::unknown_method()) };
+    if *life != Life::Running {
+        let error = RpcError::new(-32603, "shutting_down", "the daemon is shutting down");
+        return cx.refuse(call, &error.hint("start it again with `clawd up`"));
+    }
     if let Err(error) = allow(cx, method, caller, conn) {
         return cx.refuse(call, &error);
     }

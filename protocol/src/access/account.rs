@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use super::ctx::Ctx;
 use super::pairing_calls::{Empty, check_grant, checked_name, pairing_refused, role_param};
-use super::peers::{Call, Caller, Who, close};
+use super::peers::{Call, Caller, Phase, Who, close};
 use super::token::{self, Secret, TokenDigest};
 use super::{Access, After};
 use crate::contract::effect::{Change, Sync};
 use crate::contract::error::StoreFault;
-use crate::contract::id::{DeviceId, OpId};
+use crate::contract::id::{ConnId, DeviceId, OpId};
 use crate::contract::record::{DeviceRecord, Role};
 use crate::engine::Timer;
 use crate::wire::event::Event;
@@ -121,20 +121,16 @@ impl Access {
         record.revoked_at.get_or_insert(cx.engine.unix_high());
         record.next_token_sha256 = None;
         self.devices.put(record.clone());
-        // Its own call is answered once it is stored: everybody else of that device goes now.
-        let caller_conn = (caller.who == Who::Device(id)).then_some(call.conn);
-        let out: Vec<_> = cx
-            .peers
-            .known()
-            .filter(|(conn, it)| it.who == Who::Device(id) && Some(*conn) != caller_conn)
-            .map(|(conn, _)| conn)
-            .collect();
-        for conn in out {
-            cx.peers.kick(conn, cx.fx);
+        // One that revokes itself is told so once it is stored, and nothing else from now on.
+        if caller.who == Who::Device(id)
+            && let Some(peer) = cx.peers.peer_mut(call.conn)
+        {
+            peer.phase = Phase::Waiting;
         }
+        cx.peers.kick_all(|who| who == Who::Device(id), cx.fx);
         let notice = cx.engine.number(&Event::DeviceRevoked((&record).into()));
         let op = cx.store(vec![Change::Bury(id), Change::PutDevice(record)], Sync::Disk);
-        self.pending.await_(op, After::Revoked { call, id, notice });
+        self.pending.await_(op, After::Revoked { call, notice });
     }
 
     pub(crate) fn on_device_rename(
@@ -258,9 +254,10 @@ impl Access {
                 self.on_paired(cx, call, *record, &token, notice);
             }
             After::PairingRefused { call } => self.turn_away_call(cx, call),
-            After::Revoked { call, id, notice } => {
+            After::Revoked { call, notice } => {
+                let conn = call.conn;
                 cx.answer(call, &Revoked { revoked: true });
-                cx.peers.kick_all(|who| who == Who::Device(id), cx.fx);
+                close_revoked(cx, conn);
                 cx.tell(notice);
             }
             After::Updated { call, before, notice } => {
@@ -298,7 +295,11 @@ impl Access {
             // The guess was wrong whether or not that could be written down.
             After::PairingRefused { call } => self.turn_away_call(cx, call),
             // The device stays out as long as this daemon lives; that it may come back later must be known.
-            After::Revoked { call, .. } => cx.refuse(call, &error),
+            After::Revoked { call, .. } => {
+                let conn = call.conn;
+                cx.refuse(call, &error);
+                close_revoked(cx, conn);
+            }
             After::Updated { call, before, .. } | After::Rotated { call, before, .. } => {
                 self.devices.let_go(before.id);
                 cx.refuse(call, &error);
@@ -341,6 +342,13 @@ impl Access {
     pub(crate) fn on_old_token_late(&mut self, cx: &mut Ctx<'_>) {
         self.old_local = None;
         cx.peers.kick_all(|who| who == Who::Owner, cx.fx);
+    }
+}
+
+/// Closes the connection of a device that has revoked itself.
+fn close_revoked(cx: &mut Ctx<'_>, conn: ConnId) {
+    if cx.peers.peer(conn).is_some_and(|peer| peer.phase == Phase::Waiting) {
+        cx.peers.close(conn, close::POLICY, "unauthorized", cx.fx);
     }
 }
 

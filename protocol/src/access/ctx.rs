@@ -38,12 +38,18 @@ impl Ctx<'_> {
         self.peers.refuse(call, error, self.fx);
     }
 
+    /// Whether somebody still waits for the answer and may have it.
+    pub(crate) fn is_welcome(&self, call: &Call) -> bool {
+        self.peers.caller(call.conn).is_some()
+    }
+
     pub(crate) fn reply<R: Serialize>(&mut self, call: Call, result: Result<R, RpcError>) {
         self.peers.reply(call, result, self.fx);
     }
 
     /// Tells everybody entitled of what is durable.
     pub(crate) fn tell(&mut self, notice: Notice) {
+        self.engine.on_told(&notice);
         self.peers.tell(notice, &self.engine.config.limits, self.fx);
     }
 

@@ -304,7 +304,7 @@ impl Access {
             daemon_id: &self.daemon_id,
             version: &cx.engine.config.version,
             protocol_version: 1,
-            cursor: cx.engine.seq(),
+            cursor: cx.engine.cursor(),
         }
     }
 

@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
-use crate::contract::id::{ConnId, DeviceId, OpId};
+use crate::contract::id::{ConnId, OpId};
 use crate::contract::limits::Limits;
 use crate::contract::record::DeviceRecord;
 use crate::contract::snapshot::Snapshot;
@@ -52,7 +52,7 @@ enum After {
     /// The failed window is written down: refuse.
     PairingRefused { call: Call },
     /// The revocation is written down.
-    Revoked { call: Call, id: DeviceId, notice: Notice },
+    Revoked { call: Call, notice: Notice },
     /// The device's record is written down.
     Updated { call: Call, before: Box<DeviceRecord>, notice: Notice },
     /// The device's next token is written down.

@@ -58,7 +58,10 @@ pub(crate) struct Engine {
     pub(crate) port: u16,
     pub(crate) started: Now,
     unix_high: Unix,
+    /// The last number given to an event.
     seq: u64,
+    /// The last number that was told: those after it wait for the disk.
+    cursor: u64,
     last_id: u64,
 }
 
@@ -73,6 +76,7 @@ impl Engine {
             started: Now::default(),
             unix_high,
             seq,
+            cursor: seq,
             last_id: 0,
         }
     }
@@ -88,20 +92,25 @@ impl Engine {
         self.unix_high
     }
 
-    /// The number of the last durable event.
-    pub(crate) const fn seq(&self) -> u64 {
-        self.seq
+    /// The number of the last event that was told: everything up to it is durable.
+    pub(crate) const fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// An event is being told.
+    pub(crate) fn on_told(&mut self, notice: &Notice) {
+        self.cursor = self.cursor.max(notice.seq);
     }
 
     /// Serialises an event under the next number. It may be sent once the number is stored.
     pub(crate) fn number(&mut self, event: &Event<'_>) -> Notice {
         self.seq = self.seq.saturating_add(1);
-        Notice { least_role: event.least_role(), text: event.text(self.seq) }
+        Notice { seq: self.seq, least_role: event.least_role(), text: event.text(self.seq) }
     }
 
-    /// Serialises an event that is not kept: it carries the number of the last one that is.
+    /// Serialises an event that is not kept: it carries the number of the last one that was told.
     pub(crate) fn passing(&self, event: &Event<'_>) -> Notice {
-        Notice { least_role: event.least_role(), text: event.text(self.seq) }
+        Notice { seq: self.cursor, least_role: event.least_role(), text: event.text(self.cursor) }
     }
 
     /// Asks for these changes, and that the event numbers used so far stay used.

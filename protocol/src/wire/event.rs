@@ -143,6 +143,7 @@ impl Event<'_> {
 /// A serialised event on its way to those who may have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Notice {
+    pub(crate) seq: u64,
     pub(crate) least_role: Role,
     pub(crate) text: String,
 }

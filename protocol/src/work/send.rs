@@ -39,6 +39,11 @@ impl Draft {
         Self { call: None, session, content, client_id: None }
     }
 
+    /// Its sender is gone, or is no longer let in.
+    fn is_unwelcome(&self, cx: &Ctx<'_>) -> bool {
+        self.call.as_ref().is_some_and(|call| !cx.is_welcome(call))
+    }
+
     fn refuse(self, cx: &mut Ctx<'_>, error: &RpcError) {
         if let Some(call) = self.call {
             cx.refuse(call, error);
@@ -48,6 +53,8 @@ impl Draft {
 
 /// Longest id that a client may give to its message.
 const CLIENT_ID_BYTES_MAX: usize = 128;
+/// Copies of one message that wait while it is starting.
+const ECHOES_MAX: usize = 16;
 
 impl Work {
     pub(crate) fn on_send(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
@@ -55,22 +62,26 @@ impl Work {
             Ok(read) => read,
             Err(error) => return cx.refuse(call, &error),
         };
-        let question = client_id
-            .clone()
-            .filter(|_| self.sessions.contains_key(&session))
-            .map(|client_id| Question::MessageByClientId { session, client_id });
+        let is_known = self.sessions.contains_key(&session);
         let draft = Draft { call: Some(call), session, content, client_id };
-        match question {
-            Some(question) => {
-                let ask = cx.ask(question);
-                self.asked.await_(ask, Asked::Lookup(draft));
-            }
-            None => self.send(cx, draft),
+        if is_known && draft.client_id.is_some() {
+            self.look_up(cx, draft);
+        } else {
+            self.send(cx, draft);
         }
+    }
+
+    fn look_up(&mut self, cx: &mut Ctx<'_>, draft: Draft) {
+        let Some(client_id) = draft.client_id.clone() else { return };
+        let ask = cx.ask(Question::MessageByClientId { session: draft.session, client_id });
+        self.asked.await_(ask, Asked::Lookup(draft));
     }
 
     /// Whether this message has come before: then it is answered as it was, and nothing else happens.
     pub(super) fn on_lookup(&mut self, cx: &mut Ctx<'_>, draft: Draft, answer: Answer) {
+        if draft.is_unwelcome(cx) {
+            return;
+        }
         match answer {
             Answer::Message(None) => self.send(cx, draft),
             Answer::Message(Some(record)) => {
@@ -90,23 +101,31 @@ impl Work {
     }
 
     pub(super) fn send(&mut self, cx: &mut Ctx<'_>, draft: Draft) {
-        let ready = self.session_mut(draft.session).and_then(|session| {
-            if session.record.status == SessionStatus::Paused || session.is_pausing {
-                return Err(RpcError::new(-32006, "session_paused", "the session is paused")
-                    .hint("resume it with `session.resume`"));
-            }
-            if session.turn.is_some() || session.is_starting {
-                return Err(RpcError::new(-32002, "session_busy", "a turn is running")
-                    .hint("wait for it, or stop it with `session.cancel`")
-                    .retry_after(Duration::from_secs(1)));
-            }
-            session.is_starting = true;
-            Ok(())
-        });
-        match ready {
-            Ok(()) => self.with_provider(cx, Waiter::Send(draft)),
-            Err(error) => draft.refuse(cx, &error),
+        let session = match self.session_mut(draft.session) {
+            Ok(session) => session,
+            Err(error) => return draft.refuse(cx, &error),
+        };
+        if session.record.status == SessionStatus::Paused || session.is_pausing {
+            let error = RpcError::new(-32006, "session_paused", "the session is paused");
+            return draft.refuse(cx, &error.hint("resume it with `session.resume`"));
         }
+        let is_echo = draft.client_id.is_some() && draft.client_id == session.client_id;
+        if session.is_starting && is_echo && session.echoes.len() < ECHOES_MAX {
+            return session.echoes.push(draft);
+        }
+        if session.turn.is_some() && is_echo {
+            // It is being written down: asked again, it is found.
+            return self.look_up(cx, draft);
+        }
+        if session.turn.is_some() || session.is_starting {
+            let error = RpcError::new(-32002, "session_busy", "a turn is running")
+                .hint("wait for it, or stop it with `session.cancel`")
+                .retry_after(Duration::from_secs(1));
+            return draft.refuse(cx, &error);
+        }
+        session.is_starting = true;
+        session.client_id.clone_from(&draft.client_id);
+        self.with_provider(cx, Waiter::Send(draft));
     }
 
     /// The provider has answered: write the message down, and an empty answer to it.
@@ -122,8 +141,13 @@ impl Work {
             Err(error) => return draft.refuse(cx, &error),
         };
         session.is_starting = false;
+        let echoes = core::mem::take(&mut session.echoes);
+        if draft.is_unwelcome(cx) {
+            return echoes.into_iter().for_each(|echo| self.send(cx, echo));
+        }
         if let Err(error) = ready {
-            return draft.refuse(cx, &error);
+            draft.refuse(cx, &error);
+            return echoes.into_iter().for_each(|echo| echo.refuse(cx, &error));
         }
         let at = cx.engine.now.unix;
         let record = &mut session.record;
@@ -158,6 +182,7 @@ impl Work {
         cx.engine.timers.disarm(Timer::AgentIdle(id));
         let after = After { session: Some(id), reply, notices, then: Then::Begin(id) };
         self.store(cx, changes, Sync::Process, after);
+        echoes.into_iter().for_each(|echo| self.look_up(cx, echo));
     }
 
     /// There is a bound on agents: one that has nothing to do makes room.

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::approval::OpenCall;
 use super::provider::Waiter;
+use super::send;
 use super::turn::Turn;
 use super::{After, Asked, Then, Work, raw, status_changed, view};
 use crate::access::account::empty;
@@ -39,6 +40,10 @@ pub(super) struct Session {
     pub(super) turn: Option<Turn>,
     /// A message has come and waits for the provider; no other may come.
     pub(super) is_starting: bool,
+    /// What the sender of the last message called it.
+    pub(super) client_id: Option<String>,
+    /// The same message, sent again while it was starting.
+    pub(super) echoes: Vec<send::Draft>,
     /// It was paused in the middle of a turn.
     pub(super) is_pausing: bool,
     /// Tool calls without a result.
@@ -59,6 +64,8 @@ impl Session {
             agent: None,
             turn: None,
             is_starting: false,
+            client_id: None,
+            echoes: Vec::new(),
             is_pausing: false,
             calls: BTreeMap::new(),
             grants: BTreeMap::new(),
@@ -138,6 +145,9 @@ impl Work {
     }
 
     pub(super) fn on_directory(&mut self, cx: &mut Ctx<'_>, mut draft: Draft, answer: Answer) {
+        if !cx.is_welcome(&draft.call) {
+            return;
+        }
         let checked = match answer {
             Answer::Directory(Ok(path)) => check_protected(cx, &path).map(|()| path),
             Answer::Directory(Err(fault)) => Err(repo_error(fault)),
@@ -162,6 +172,9 @@ impl Work {
         let Draft { call, wish } = draft;
         if let Err(error) = ready {
             return cx.refuse(call, &error);
+        }
+        if !cx.is_welcome(&call) {
+            return;
         }
         let at = cx.engine.now.unix;
         let title = wish.title.unwrap_or_else(|| base_name(&wish.repo_path).to_string());
