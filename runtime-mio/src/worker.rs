@@ -1,30 +1,127 @@
-//! Questions that block.
+//! Questions that block: directories on slow disks, programs that take their time.
+//!
+//! Owns two threads, started by the first question, and a bounded queue; refuses to know who asked and why. The answers
+//! come back through [`mio::Waker`].
 
-use std::sync::Arc;
+mod probe;
 
-use clawd_protocol::{Answer, AskId, Question};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use clawd_protocol::{Answer, AskId, PathFault, Question, StoreFault};
 use mio::Waker;
+
+const THREADS: usize = 2;
+const QUEUE_MAX: usize = 64;
+
+type Asked = (AskId, Question);
 
 /// The worker pool.
 #[derive(Debug)]
-pub struct Workers;
+pub struct Workers {
+    waker: Arc<Waker>,
+    queue: Option<SyncSender<Asked>>,
+    answers: (Sender<(AskId, Answer)>, Receiver<(AskId, Answer)>),
+}
 
 impl Workers {
     /// No thread runs before the first question. `waker` is woken for every answer.
     #[must_use]
     pub fn new(waker: Arc<Waker>) -> Self {
-        let _ = waker;
-        unimplemented!()
+        Self { waker, queue: None, answers: mpsc::channel() }
     }
 
-    /// Queues a `Directory` or `Probe` question; any other, and one too many, is answered at once with `Failed`.
+    /// Queues a `Directory` or `Probe` question.
+    ///
+    /// # Errors
+    /// The answer, if there is one at once: `Failed`, for any other question and for one too many.
     pub fn ask(&mut self, ask: AskId, question: Question) -> Result<(), Answer> {
-        let _ = (ask, question);
-        unimplemented!()
+        let failed = |why: &str| Err(Answer::Failed(StoreFault::Failed(why.to_owned())));
+        match question {
+            Question::Directory { .. } | Question::Probe { .. } => {}
+            Question::Messages { .. }
+            | Question::MessageByClientId { .. }
+            | Question::ToolCalls { .. }
+            | Question::ToolCall { .. } => return failed("the workers know no history"),
+        }
+        if self.queue.is_none() {
+            match self.start() {
+                Ok(queue) => self.queue = Some(queue),
+                Err(error) => return failed(&format!("could not start a thread: {error}")),
+            }
+        }
+        match self.queue.as_ref().map(|queue| queue.try_send((ask, question))) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(TrySendError::Full(_))) => failed("too many questions are waiting"),
+            Some(Err(TrySendError::Disconnected(_))) | None => failed("the workers have ended"),
+        }
     }
 
     /// Takes the answers that have come.
     pub fn drain(&mut self) -> Vec<(AskId, Answer)> {
-        unimplemented!()
+        self.answers.1.try_iter().collect()
     }
+
+    fn start(&self) -> io::Result<SyncSender<Asked>> {
+        let (queue, asked) = mpsc::sync_channel(QUEUE_MAX);
+        let asked = Arc::new(Mutex::new(asked));
+        for number in 0..THREADS {
+            let (asked, answers) = (Arc::clone(&asked), self.answers.0.clone());
+            let waker = Arc::clone(&self.waker);
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || work(&asked, &answers, &waker))?;
+        }
+        Ok(queue)
+    }
+}
+
+/// Ends when the pool is dropped: the queue is closed then.
+fn work(asked: &Mutex<Receiver<Asked>>, answers: &Sender<(AskId, Answer)>, waker: &Waker) {
+    loop {
+        // One waits in the queue, the other for the lock: which is which does not matter.
+        let next = asked.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((ask, question)) = next else { return };
+        if answers.send((ask, answer(&question))).is_err() {
+            return;
+        }
+        // Should this fail, the loop is gone or will look when it wakes for something else.
+        let _ = waker.wake();
+    }
+}
+
+fn answer(question: &Question) -> Answer {
+    match question {
+        Question::Directory { path } => Answer::Directory(directory(Path::new(path))),
+        Question::Probe { program, runs, env, timeout } => {
+            Answer::Probe(probe::probe(program, runs, env, *timeout))
+        }
+        Question::Messages { .. }
+        | Question::MessageByClientId { .. }
+        | Question::ToolCalls { .. }
+        | Question::ToolCall { .. } => Answer::Failed(StoreFault::Failed("not queued".to_owned())),
+    }
+}
+
+fn directory(path: &Path) -> Result<String, PathFault> {
+    let fault = |error: &io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PathFault::Denied,
+        io::ErrorKind::NotADirectory => PathFault::NotADirectory,
+        _ => PathFault::Missing,
+    };
+    if !path.is_absolute() {
+        return Err(PathFault::Missing);
+    }
+    let real = path.canonicalize().map_err(|error| fault(&error))?;
+    if !fs::metadata(&real).map_err(|error| fault(&error))?.is_dir() {
+        return Err(PathFault::NotADirectory);
+    }
+    let access = rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::access(&real, access).map_err(|_| PathFault::Denied)?;
+    // A name that is not UTF-8 cannot be said in JSON, so nobody could ask for it again.
+    real.into_os_string().into_string().map_err(|_| PathFault::Denied)
 }
