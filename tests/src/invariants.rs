@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clawd_protocol::access::token::{TokenDigest, TokenKind, kind_of};
-use clawd_protocol::record::{Decision, DecisionKind, Role, ToolCallRecord};
+use clawd_protocol::record::{Decision, DecisionKind, DeviceRecord, Role, ToolCallRecord};
 use clawd_protocol::{
-    AskId, Change, Command, ConnId, DeviceId, Effect, Head, Input, Instant, Limits, OpId, ProcId,
-    Source, To, ToolCallId,
+    AskId, Change, Command, ConnId, DeviceId, Effect, Head, Input, Instant, Limits, Now, OpId,
+    ProcId, Source, To, ToolCallId, Unix,
 };
 use serde_json::Value;
 
@@ -58,6 +58,10 @@ pub struct Invariants {
     issued: BTreeMap<String, ConnId>,
     decided: BTreeMap<ToolCallId, Decision>,
     checked_deeds: BTreeMap<ProcId, usize>,
+    /// The latest wall-clock time of this life.
+    unix_high: Unix,
+    /// Devices stored when it was last looked.
+    devices: usize,
     is_stopped: bool,
 }
 
@@ -77,6 +81,8 @@ impl Invariants {
             issued: BTreeMap::new(),
             decided: BTreeMap::new(),
             checked_deeds: BTreeMap::new(),
+            unix_high: Unix::from_millis(0),
+            devices: 0,
             is_stopped: false,
         }
     }
@@ -88,6 +94,7 @@ impl Invariants {
         self.asks.clear();
         self.procs.clear();
         self.checked_deeds.clear();
+        self.unix_high = Unix::default();
         self.is_stopped = false;
     }
 
@@ -352,23 +359,36 @@ impl Invariants {
     /// After everything that the daemon said was done.
     pub(crate) fn on_turn(
         &mut self,
-        now: Instant,
+        now: Now,
         deadline: Option<Instant>,
         links: &BTreeMap<ConnId, Link>,
         children: &BTreeMap<ProcId, Child>,
         store: &Store,
     ) -> Verdict {
         if let Some(at) = deadline {
-            ensure(at > now, || format!("the deadline {at:?} is not after {now:?}"))?;
+            ensure(at > now.mono, || format!("the deadline {at:?} is not after {now:?}"))?;
         }
         self.check_links(links)?;
         let is_alive = |child: &&Child| !child.is_gone && !child.is_killed;
         within("agents", children.values().filter(is_alive).count(), self.limits.agents_max)?;
         within("sessions", store.db.sessions.len(), self.limits.sessions_max)?;
-        let is_valid = |device: &&clawd_protocol::record::DeviceRecord| device.revoked_at.is_none();
-        let devices = store.db.devices.values().filter(is_valid).count();
-        within("devices", devices, self.limits.devices_max)?;
+        self.check_devices(now.unix, store)?;
         self.check_deeds(children, store)
+    }
+
+    /// A device more is paired only where there is room among those that still can come in.
+    fn check_devices(&mut self, unix: Unix, store: &Store) -> Verdict {
+        self.unix_high = self.unix_high.max(unix).max(store.db.unix_high);
+        let before = std::mem::replace(&mut self.devices, store.db.devices.len());
+        let (now, idle) = (self.unix_high, self.limits.device_idle_expiry);
+        let is_living = |device: &&DeviceRecord| {
+            device.revoked_at.is_none()
+                && device.expires_at.is_none_or(|at| at > now)
+                && device.last_seen_at + idle > now
+        };
+        let living = store.db.devices.values().filter(is_living).count();
+        let max = if self.devices > before { self.limits.devices_max } else { usize::MAX };
+        within("devices", living, max)
     }
 
     fn check_links(&self, links: &BTreeMap<ConnId, Link>) -> Verdict {

@@ -552,8 +552,13 @@ impl<'a> Run<'a> {
         world.fail_store(None);
         world.release_questions();
         world.release_store();
-        for conn in world.open_links() {
-            world.unstall(conn);
+        let room = world.limits().connections_max - 1;
+        for (at, conn) in world.open_links().into_iter().enumerate() {
+            if at < room {
+                world.unstall(conn);
+            } else {
+                world.hang_up(conn);
+            }
         }
         world.settle();
         let owner = world.owner_on(Source::Unix);

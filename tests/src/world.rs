@@ -498,7 +498,7 @@ impl World {
         for effect in self.effects.drain().collect::<Vec<_>>() {
             self.execute(effect);
         }
-        let (now, deadline) = (self.mono, self.deadline());
+        let (now, deadline) = (self.now(), self.deadline());
         let verdict =
             self.invariants.on_turn(now, deadline, &self.links, &self.children, &self.store);
         self.judge(verdict);

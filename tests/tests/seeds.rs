@@ -78,7 +78,13 @@ fn a_tick_before_every_input_changes_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..Default::default() })]
+    // What was found is written down as a story; bytes mean something else when the decoder changes.
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn every_byte_string_is_a_run(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

@@ -221,3 +221,36 @@ fn c6_sessions_have_a_limit() {
     let refused = world.call(owner, "session.create", json!({"repoPath": "/repo"}));
     assert_eq!(refused.expect_err("one too many").code, -32007);
 }
+
+#[test]
+fn c5_answers_that_nobody_reads_are_bounded_too() {
+    let mut world = World::new(Limits::tiny());
+    let reader = world.owner();
+    for _ in 0..world.limits().sessions_max {
+        world.call(reader, "session.create", json!({"repoPath": "/repo"})).expect("a session");
+    }
+    world.stall(reader.conn);
+    // The invariant on queued bytes looks on.
+    for _ in 0..500 {
+        world.ask(reader, "session.list", json!({}));
+        world.settle();
+    }
+    let other = world.owner();
+    world.call(other, "daemon.ping", json!({})).expect("a pong");
+}
+
+#[test]
+fn c3_one_device_does_not_keep_the_owner_out() {
+    let mut world = World::new(Limits::tiny());
+    let owner = world.owner();
+    let device = world.pair(owner, "read", "phone");
+    world.hang_up(owner.conn);
+    for _ in 0..2 * world.limits().connections_max {
+        let client = world.stranger(LOOPBACK);
+        if world.link(client.conn).is_open() {
+            world.ask(client, "daemon.auth", json!({"token": device.token}));
+            world.settle();
+        }
+    }
+    world.owner_on(Source::Unix);
+}
