@@ -173,15 +173,10 @@ impl<C: Core> EventLoop<C> {
             }
             tokens::CHILD => {
                 if self.child.has_come() {
-                    let Self { core, hands, processes, .. } = self;
-                    processes.on_child_signal(&mut |input| core.handle(input, hands));
+                    self.processes.on_child_signal();
                 }
             }
-            _ if tokens::CHILDREN.contains(&token) => {
-                let Self { core, hands, processes, poll, .. } = self;
-                let tell = &mut |input: Input<'_>| core.handle(input, hands);
-                processes.on_event(poll.registry(), event.token(), event, tell);
-            }
+            _ if tokens::CHILDREN.contains(&token) => self.processes.on_event(event.token()),
             _ if token >= tokens::LISTENERS => self.accepting |= 1 << (token - tokens::LISTENERS),
             slot => self.on_connection_event(slot, event),
         }
@@ -270,9 +265,8 @@ impl<C: Core> EventLoop<C> {
     }
 
     fn hear_children(&mut self) {
-        let Self { core, hands, processes, poll, .. } = self;
-        let tell = &mut |input: Input<'_>| core.handle(input, hands);
-        self.has_child_work = processes.work(poll.registry(), tell);
+        let Self { core, hands, processes, .. } = self;
+        self.has_child_work = processes.work(&mut |input: Input<'_>| core.handle(input, hands));
     }
 
     /// After `Stop`: what is queued may still leave, for a moment.

@@ -82,7 +82,7 @@ fn set_umask(umask: &OsString) -> io::Result<()> {
         return Ok(());
     }
     let bits = umask.to_str().and_then(|text| u32::from_str_radix(text, 8).ok());
-    let bits = bits.and_then(|bits| bits.try_into().ok());
+    let bits = bits;
     let bits = bits.ok_or_else(|| io::Error::other("the umask is not octal"))?;
     rustix::process::umask(Mode::from_raw_mode(bits));
     Ok(())
@@ -167,8 +167,8 @@ impl Guard {
             if events.iter().any(|event| event.token() == INPUT && event.is_read_closed()) {
                 self.leave();
             }
-            drain(&mut self.signals);
-            if drain(&mut self.terminations) {
+            drain(&self.signals);
+            if drain(&self.terminations) {
                 self.end();
             }
             self.pass_on();

@@ -28,7 +28,7 @@ pub(super) fn all<T, P: Params>(
     params: P,
     read: fn(&Row<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
-    db.prepare_cached(sql)?.query_map(params, |row| read(row))?.collect()
+    db.prepare_cached(sql)?.query_map(params, read)?.collect()
 }
 
 pub(super) fn put_device(db: &Connection, device: &DeviceRecord) -> Result<()> {
