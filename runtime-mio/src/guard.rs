@@ -82,7 +82,6 @@ fn set_umask(umask: &OsString) -> io::Result<()> {
         return Ok(());
     }
     let bits = umask.to_str().and_then(|text| u32::from_str_radix(text, 8).ok());
-    let bits = bits;
     let bits = bits.ok_or_else(|| io::Error::other("the umask is not octal"))?;
     rustix::process::umask(Mode::from_raw_mode(bits));
     Ok(())

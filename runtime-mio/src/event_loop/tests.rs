@@ -139,7 +139,8 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().canonicalize().unwrap();
+        // The data directory makes itself, as private as it wants to be.
+        let path = dir.path().canonicalize().unwrap().join("data");
         let (teller, told) = channel();
         let (sayer, said) = channel();
         let (is_ready, ready) = channel();
