@@ -19,6 +19,11 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
 
+/// Reads an object as a struct. (A derived reader would take a list of its fields' values as well.)
+pub(crate) fn object<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
+    read(raw.filter(|raw| raw.get().starts_with('{')))
+}
+
 /// Reads a string.
 pub(crate) fn text(raw: Raw<'_>) -> Option<Cow<'_, str>> {
     read::<Text<'_>>(raw).map(|text| text.0)

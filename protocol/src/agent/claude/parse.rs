@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::agent::event::{AgentEvent, INPUT_DEPTH_MAX, Outcome, TurnEnd, UNREADABLE_INPUT};
-use crate::agent::json::{Raw, each, is_object_within, is_true, micro_usd, read, text};
+use crate::agent::json::{Raw, each, is_object_within, is_true, micro_usd, object, read, text};
 use crate::contract::record::Usage;
 
 type Tell<'t> = &'t mut dyn FnMut(AgentEvent<'_>);
@@ -19,9 +19,8 @@ pub fn parse(line: &[u8], tell: Tell<'_>) {
     if line.trim_ascii().is_empty() {
         return tell(AgentEvent::Ignored);
     }
-    let Some(line) =
-        core::str::from_utf8(line).ok().and_then(|line| serde_json::from_str(line).ok())
-    else {
+    let raw = core::str::from_utf8(line).ok().and_then(|line| serde_json::from_str(line).ok());
+    let Some(line) = object::<Line<'_>>(raw) else {
         return tell(AgentEvent::Garbage);
     };
     let mut has_told = false;
@@ -146,13 +145,13 @@ struct Delta<'a> {
 }
 
 fn on_stream(line: &Line<'_>, tell: Tell<'_>) {
-    let Some(event) = read::<StreamEvent<'_>>(line.event) else { return };
+    let Some(event) = object::<StreamEvent<'_>>(line.event) else { return };
     match text(event.kind).as_deref() {
         Some("message_start") => tell(AgentEvent::TextRestarted),
         // The message broke off; what claude asks the model for instead may come without any stream.
         Some("message_stop") if line.abandoned_blocks.is_some() => tell(AgentEvent::TextRestarted),
         Some("content_block_delta") => {
-            let Some(delta) = read::<Delta<'_>>(event.delta) else { return };
+            let Some(delta) = object::<Delta<'_>>(event.delta) else { return };
             if text(delta.kind).as_deref() == Some("text_delta")
                 && let Some(delta) = text(delta.text)
             {
@@ -193,12 +192,12 @@ struct Block<'a> {
 }
 
 fn on_assistant(line: &Line<'_>, tell: Tell<'_>) {
-    let Some(message) = read::<Message<'_>>(line.message) else { return };
+    let Some(message) = object::<Message<'_>>(line.message) else { return };
     // claude words an API error as a message of its own; the turn's end says the same text again.
     let is_error = line.error.is_some() && text(message.model).as_deref() == Some("<synthetic>");
     let is_subagent = line.parent_tool_use_id.is_some();
     each(message.content, &mut |block| {
-        let Some(block) = read::<Block<'_>>(Some(block)) else { return };
+        let Some(block) = object::<Block<'_>>(Some(block)) else { return };
         match text(block.kind).as_deref() {
             Some("text") if !is_error && !is_subagent => {
                 if let Some(text) = text(block.text) {
@@ -218,9 +217,9 @@ fn on_assistant(line: &Line<'_>, tell: Tell<'_>) {
 }
 
 fn on_user(line: &Line<'_>, tell: Tell<'_>) {
-    let Some(message) = read::<Message<'_>>(line.message) else { return };
+    let Some(message) = object::<Message<'_>>(line.message) else { return };
     each(message.content, &mut |block| {
-        if let Some(block) = read::<Block<'_>>(Some(block)) {
+        if let Some(block) = object::<Block<'_>>(Some(block)) {
             on_tool_result(&block, tell);
         }
     });
@@ -247,7 +246,7 @@ fn flat_text(content: Raw<'_>) -> Cow<'_, str> {
     }
     let mut flat = String::new();
     each(content, &mut |block| {
-        let Some(block) = read::<Block<'_>>(Some(block)) else { return };
+        let Some(block) = object::<Block<'_>>(Some(block)) else { return };
         if !flat.is_empty() {
             flat.push('\n');
         }
@@ -280,7 +279,7 @@ fn on_request(line: &Line<'_>, tell: Tell<'_>) {
     // Without an id nobody could answer.
     let Some(id) = text(line.request_id) else { return };
     let mut refuse = |why| tell(AgentEvent::UnknownRequest { request: &id, why });
-    let Some(request) = read::<Request<'_>>(line.request) else {
+    let Some(request) = object::<Request<'_>>(line.request) else {
         return refuse("the request is not an object");
     };
     if text(request.subtype).as_deref() != Some("can_use_tool") {
@@ -320,7 +319,7 @@ struct Response<'a> {
 }
 
 fn on_response(line: &Line<'_>, tell: Tell<'_>) {
-    let Some(response) = read::<Response<'_>>(line.response) else { return };
+    let Some(response) = object::<Response<'_>>(line.response) else { return };
     let Some(request) = text(response.request_id) else { return };
     let has_failed = text(response.subtype).as_deref() != Some("success");
     let error = text(response.error).unwrap_or(Cow::Borrowed("claude gave no reason"));
@@ -381,7 +380,7 @@ struct ModelUsage<'a> {
 fn usage(line: &Line<'_>) -> Option<Usage> {
     let mut total: Option<Usage> = None;
     each(line.model_usage, &mut |model| {
-        let Some(model) = read::<ModelUsage<'_>>(Some(model)) else { return };
+        let Some(model) = object::<ModelUsage<'_>>(Some(model)) else { return };
         let usage = total.get_or_insert_default();
         for tokens in [model.input, model.cache_read, model.cache_creation] {
             usage.input_tokens = usage.input_tokens.saturating_add(read(tokens).unwrap_or(0));

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 
 use crate::agent::event::{Problem, ProviderState};
-use crate::agent::json::{Raw, is_true, read};
+use crate::agent::json::{Raw, is_true, object};
 use crate::contract::error::ProgramFault;
 use crate::contract::input::Probe;
 
@@ -104,7 +104,7 @@ fn is_logged_in(stdout: &str) -> bool {
         logged_in: Raw<'a>,
     }
     let raw = serde_json::from_str(stdout).ok();
-    read::<Status<'_>>(raw).is_some_and(|status| is_true(status.logged_in))
+    object::<Status<'_>>(raw).is_some_and(|status| is_true(status.logged_in))
 }
 
 #[cfg(test)]

@@ -269,6 +269,8 @@ fn what_is_unknown_is_ignored_and_what_is_no_json_is_garbage() {
     {
         tells(line, &[AgentEvent::Garbage]);
     }
+    let fields_in_a_list = format!("[\"system\",\"init\"{}]", ",null".repeat(23));
+    tells(&fields_in_a_list, &[AgentEvent::Garbage]);
     assert_eq!(told(b"{\"type\":\"\xff\"}"), ["Garbage"]);
 }
 
