@@ -6,13 +6,15 @@
 //!   child      a scripted agent                          machine    directories and programs
 //! client     a comfortable JSON-RPC client on a link
 //! invariants what must be true after each step           trace      what happened, for people and for comparing
+//! daemon     the real binary with real sockets on a real disk, for end-to-end tests
 //! plan       steps decoded from bytes: seeds, proptest and the fuzzer drive the same world
 //! ```
 //!
-//! Nothing here sleeps, and nothing is random: a run is a function of its steps.
+//! Nothing but `daemon` waits, and nothing else is random: a run is a function of its steps.
 
 pub mod child;
 pub mod client;
+pub mod daemon;
 pub mod invariants;
 pub mod link;
 pub mod machine;

@@ -1,0 +1,117 @@
+//! A child process whose output can be waited for.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{PATIENCE, wait_until};
+
+/// A child whose whole output is kept.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    told: Arc<(Mutex<Told>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    text: String,
+    streams_ended: usize,
+}
+
+impl Process {
+    /// Starts it, with both outputs read all the time.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+        let told = Arc::new((Mutex::new(Told::default()), Condvar::new()));
+        if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
+            keep(out, Arc::clone(&told));
+            keep(err, Arc::clone(&told));
+        }
+        Self { child, told }
+    }
+
+    /// Waits until `find` finds something in the output; nothing if the output ends before.
+    pub fn wait_for<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let (lock, changed) = &*self.told;
+        let deadline = Instant::now() + PATIENCE;
+        let mut told = lock.lock().expect("readers do not panic");
+        loop {
+            if let Some(found) = find(&told.text) {
+                return Some(found);
+            }
+            if told.streams_ended == 2 {
+                return None;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "nothing of the kind in the output:\n{}", told.text);
+            told = changed.wait_timeout(told, left).expect("readers do not panic").0;
+        }
+    }
+
+    /// All that was written so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.told.0.lock().expect("readers do not panic").text.clone()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_some()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        // One that has ended is as good as one that got it.
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the process ends", PATIENCE, || {
+            status = self.child.try_wait().expect("our own child");
+            status.is_some()
+        });
+        status.expect("just seen")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn keep(mut stream: impl Read + Send + 'static, told: Arc<(Mutex<Told>, Condvar)>) {
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        loop {
+            let len = stream.read(&mut piece).unwrap_or(0);
+            let mut now = told.0.lock().expect("waiters do not panic while they hold it");
+            now.text.push_str(&String::from_utf8_lossy(&piece[..len]));
+            now.streams_ended += usize::from(len == 0);
+            told.1.notify_all();
+            if len == 0 {
+                return;
+            }
+        }
+    });
+}
