@@ -149,7 +149,7 @@ impl Site {
         let mut process = Process::spawn(&mut command);
         match process.wait_for(port_in) {
             Some(port) => Ok(Daemon { process, port, data: self.data() }),
-            None => Err((process.wait(), process.output())),
+            None => Err(process.end()),
         }
     }
 

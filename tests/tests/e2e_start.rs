@@ -24,8 +24,8 @@ fn refuse(site: &Site) -> (i32, String) {
         assert!(!is_bound, "it listened:\n{}", process.output());
         process.has_ended()
     });
-    let code = process.wait().code().expect("an exit, not a signal");
-    (code, process.output())
+    let (status, output) = process.end();
+    (status.code().expect("an exit, not a signal"), output)
 }
 
 /// A site whose daemon has run once, so that everything is there.

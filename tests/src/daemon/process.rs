@@ -67,6 +67,14 @@ impl Process {
         self.child.try_wait().expect("our own child").is_some()
     }
 
+    /// Waits for its end and for all that it wrote.
+    pub fn end(&mut self) -> (ExitStatus, String) {
+        let status = self.wait();
+        // Nothing is found, but both outputs have ended.
+        let _: Option<()> = self.wait_for(|_| None);
+        (status, self.output())
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
