@@ -146,6 +146,7 @@ impl Server {
         let (is_ready, ready) = channel();
         let thread = thread::spawn(move || {
             let data_dir = DataDir::open(&path).unwrap();
+            data_dir.load_or_make_token().unwrap();
             let (store, _) = Store::open(&data_dir).unwrap();
             let options = Options {
                 data_dir,
@@ -481,6 +482,7 @@ fn c6_with_few_file_descriptors() {
     // Whoever waited is served once there is room, without anybody else having to come.
     let mut last = flood.pop().unwrap();
     drop(flood);
+    last.set_read_timeout(Some(TIMEOUT)).unwrap();
     last.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();
     last.read_to_string(&mut answer).unwrap();
