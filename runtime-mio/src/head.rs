@@ -4,8 +4,9 @@
 //! methods are the core's. [`scan`] looks at every byte once, however slowly they come, and finds the end of the head
 //! or that there will never be one; [`parse`] reads the whole head with httparse.
 //!
-//! What httparse would let pass and we do not (security B4): line ends without a CR, which other parsers read
-//! differently, folded lines, and control characters anywhere.
+//! [`scan`] refuses at the first wrong byte (security B4): line ends without a CR, which httparse would let pass and other
+//! parsers read differently, folded lines, and control characters anywhere. So a stranger who speaks something else gets
+//! its answer at once and not at a deadline.
 
 use clawd_protocol::{Head, HeadFault, Limits};
 
