@@ -145,8 +145,8 @@ impl Hands {
     fn ask(&mut self, ask: AskId, question: Question) {
         match question {
             Question::Directory { .. } | Question::Probe { .. } => {
-                if let Err(answer) = self.workers.ask(ask, question) {
-                    self.on_answer(ask, answer);
+                if let Err(fault) = self.workers.ask(ask, question) {
+                    self.on_answer(ask, Answer::Failed(fault));
                 }
             }
             Question::Messages { .. }

@@ -19,13 +19,14 @@ const THREADS: usize = 2;
 const QUEUE_MAX: usize = 64;
 
 type Asked = (AskId, Question);
+type Answered = (AskId, Answer);
 
 /// The worker pool.
 #[derive(Debug)]
 pub struct Workers {
     waker: Arc<Waker>,
     queue: Option<SyncSender<Asked>>,
-    answers: (Sender<(AskId, Answer)>, Receiver<(AskId, Answer)>),
+    answers: (Sender<Answered>, Receiver<Answered>),
 }
 
 impl Workers {
@@ -38,9 +39,9 @@ impl Workers {
     /// Queues a `Directory` or `Probe` question.
     ///
     /// # Errors
-    /// The answer, if there is one at once: `Failed`, for any other question and for one too many.
-    pub fn ask(&mut self, ask: AskId, question: Question) -> Result<(), Answer> {
-        let failed = |why: &str| Err(Answer::Failed(StoreFault::Failed(why.to_owned())));
+    /// Any other question, and one too many: answer it with [`Answer::Failed`].
+    pub fn ask(&mut self, ask: AskId, question: Question) -> Result<(), StoreFault> {
+        let failed = |why: &str| Err(StoreFault::Failed(why.to_owned()));
         match question {
             Question::Directory { .. } | Question::Probe { .. } => {}
             Question::Messages { .. }
@@ -54,10 +55,11 @@ impl Workers {
                 Err(error) => return failed(&format!("could not start a thread: {error}")),
             }
         }
-        match self.queue.as_ref().map(|queue| queue.try_send((ask, question))) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(TrySendError::Full(_))) => failed("too many questions are waiting"),
-            Some(Err(TrySendError::Disconnected(_))) | None => failed("the workers have ended"),
+        let Some(queue) = &self.queue else { return failed("there are no workers") };
+        match queue.try_send((ask, question)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => failed("too many questions are waiting"),
+            Err(TrySendError::Disconnected(_)) => failed("the workers have ended"),
         }
     }
 
@@ -81,7 +83,7 @@ impl Workers {
 }
 
 /// Ends when the pool is dropped: the queue is closed then.
-fn work(asked: &Mutex<Receiver<Asked>>, answers: &Sender<(AskId, Answer)>, waker: &Waker) {
+fn work(asked: &Mutex<Receiver<Asked>>, answers: &Sender<Answered>, waker: &Waker) {
     loop {
         // One waits in the queue, the other for the lock: which is which does not matter.
         let next = asked.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -108,10 +110,14 @@ fn answer(question: &Question) -> Answer {
 }
 
 fn directory(path: &Path) -> Result<String, PathFault> {
-    let fault = |error: &io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied => PathFault::Denied,
-        io::ErrorKind::NotADirectory => PathFault::NotADirectory,
-        _ => PathFault::Missing,
+    let fault = |error: &io::Error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            PathFault::Denied
+        } else if error.kind() == io::ErrorKind::NotADirectory {
+            PathFault::NotADirectory
+        } else {
+            PathFault::Missing
+        }
     };
     if !path.is_absolute() {
         return Err(PathFault::Missing);

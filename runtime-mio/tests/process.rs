@@ -80,7 +80,19 @@ impl Nursery {
                 let before = heard.entry(proc).or_default().exited.replace(code);
                 assert_eq!(before, None, "the end is told once");
             }
-            other => panic!("{other:?}"),
+            input @ (Input::Started { .. }
+            | Input::Opened { .. }
+            | Input::Requested { .. }
+            | Input::Began { .. }
+            | Input::Text { .. }
+            | Input::Broke { .. }
+            | Input::Flushed { .. }
+            | Input::Closed { .. }
+            | Input::Stored { .. }
+            | Input::Answered { .. }
+            | Input::Spawned { .. }
+            | Input::Tick
+            | Input::Shutdown) => panic!("{input:?}"),
         });
     }
 

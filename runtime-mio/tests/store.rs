@@ -223,8 +223,8 @@ fn every_record_comes_back_as_it_was_put() {
     whole(&mut store);
     assert_eq!(found.devices, devices);
     assert_eq!(found.sessions, sessions);
-    assert_eq!(found.open_messages, [open_message.clone()]);
-    assert_eq!(found.open_tool_calls, [open_call.clone()]);
+    assert_eq!(found.open_messages, [open_message]);
+    assert_eq!(found.open_tool_calls, [open_call]);
     assert_eq!(found.pairing, pairing);
     assert_eq!(found.name.as_deref(), Some("desk"));
     assert_eq!((found.seq, found.unix_high), (7, Unix::from_millis(71)));
@@ -241,10 +241,9 @@ fn pages_are_asked_for_from_both_ends() {
     put(&mut store, changes);
     let mut page = |before: Option<u64>, after: Option<u64>, limit| {
         let (before, after) = (before.map(id::<MessageId>), after.map(id::<MessageId>));
-        match store.answer(&Question::Messages { session: id(1), before, after, limit }) {
-            Answer::Messages(page) => page.iter().map(|m| m.ordinal).collect::<Vec<_>>(),
-            other => panic!("{other:?}"),
-        }
+        let answer = store.answer(&Question::Messages { session: id(1), before, after, limit });
+        let Answer::Messages(page) = answer else { panic!("{answer:?}") };
+        page.iter().map(|m| m.ordinal).collect::<Vec<_>>()
     };
     assert_eq!(page(None, None, 3), [7, 8, 9]);
     assert_eq!(page(Some(107), None, 3), [4, 5, 6]);
@@ -256,10 +255,9 @@ fn pages_are_asked_for_from_both_ends() {
 
     let mut calls = |before: Option<u64>, limit| {
         let before = before.map(id::<ToolCallId>);
-        match store.answer(&Question::ToolCalls { session: id(1), before, limit }) {
-            Answer::ToolCalls(page) => page.into_iter().map(|call| call.id).collect::<Vec<_>>(),
-            other => panic!("{other:?}"),
-        }
+        let answer = store.answer(&Question::ToolCalls { session: id(1), before, limit });
+        let Answer::ToolCalls(page) = answer else { panic!("{answer:?}") };
+        page.into_iter().map(|call| call.id).collect::<Vec<_>>()
     };
     assert_eq!(calls(None, 2), [id(303), id(304)]);
     assert_eq!(calls(Some(302), 9), [id(300), id(301)]);

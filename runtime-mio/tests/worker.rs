@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clawd_protocol::{
     Answer, AskId, Env, PathFault, Probe, Program, ProgramFault, Question, Run, SessionId,
+    StoreFault,
 };
 use clawd_runtime_mio::worker::Workers;
 use common::{home, script};
@@ -55,10 +56,9 @@ impl Office {
     }
 
     fn run(&mut self, program: &Path, timeout: Duration) -> Run {
-        match self.probe(program, &[&[]], timeout) {
-            Answer::Probe(Ok(Probe { runs, .. })) => runs[0].clone(),
-            other => panic!("{other:?}"),
-        }
+        let answer = self.probe(program, &[&[]], timeout);
+        let Answer::Probe(Ok(Probe { runs, .. })) = answer else { panic!("{answer:?}") };
+        runs[0].clone()
     }
 }
 
@@ -74,10 +74,9 @@ fn directories_are_found_as_they_really_are() {
     let mut office = Office::new();
     let mut ask = |path: &Path| {
         let path = path.to_str().unwrap().to_owned();
-        match office.answer(Question::Directory { path }) {
-            Answer::Directory(found) => found,
-            other => panic!("{other:?}"),
-        }
+        let answer = office.answer(Question::Directory { path });
+        let Answer::Directory(found) = answer else { panic!("{answer:?}") };
+        found
     };
     let found = Ok(real.to_str().unwrap().to_owned());
     assert_eq!(ask(&real), found);
@@ -165,11 +164,8 @@ fn stand_in_that_looks_for_claude() {
         env: Env { inherit: &[], set: Vec::new() },
         timeout: LONG,
     });
-    let found = match answer {
-        Answer::Probe(Ok(probe)) => probe.path,
-        Answer::Probe(Err(fault)) => format!("{fault:?}"),
-        other => panic!("{other:?}"),
-    };
+    let Answer::Probe(found) = answer else { panic!("{answer:?}") };
+    let found = found.map_or_else(|fault| format!("{fault:?}"), |probe| probe.path);
     assert_eq!(found, expected.to_str().unwrap());
 }
 
@@ -219,12 +215,12 @@ fn c6_one_question_too_many_is_answered_at_once() {
         let question = if number < 2 { slow.clone() } else { quick.clone() };
         match office.workers.ask(AskId(number), question) {
             Ok(()) => taken += 1,
-            Err(answer) => assert!(matches!(answer, Answer::Failed(_)), "{answer:?}"),
+            Err(fault) => assert!(matches!(fault, StoreFault::Failed(_)), "{fault:?}"),
         }
     }
     assert!((64..=66).contains(&taken), "{taken}");
     assert_eq!(office.answers(taken).len(), taken);
     let session: SessionId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
     let history = Question::Messages { session, before: None, after: None, limit: 1 };
-    assert!(matches!(office.workers.ask(AskId(900), history), Err(Answer::Failed(_))));
+    assert!(matches!(office.workers.ask(AskId(900), history), Err(StoreFault::Failed(_))));
 }

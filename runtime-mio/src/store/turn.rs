@@ -114,9 +114,11 @@ fn put_pairing(db: &Transaction<'_>, history: &PairingHistory) -> rusqlite::Resu
 }
 
 fn file_fault(error: FileError) -> StoreFault {
-    match error {
-        FileError::Failed { source, .. } if is_full(&source) => StoreFault::Full,
-        error => StoreFault::Failed(error.to_string()),
+    match &error {
+        FileError::Failed { source, .. } if is_full(source) => StoreFault::Full,
+        FileError::Failed { .. } | FileError::Unsafe { .. } | FileError::Locked { .. } => {
+            StoreFault::Failed(error.to_string())
+        }
     }
 }
 
