@@ -46,4 +46,8 @@ if [ ! -x "$clawd" ]; then
     exit 1
 fi
 echo "claude: $("$claude" --version)"
-exec $alone python3 "$here/real_agents/run.py" "$(readlink -f "$clawd")" "$claude"
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+# A world of processes of its own as well, so that whatever happens nothing of it is left.
+$alone python3 "$here/real_agents/run.py" "$(readlink -f "$clawd")" "$claude"

@@ -85,7 +85,7 @@ class World:
         self.daemon.wait(timeout=20)
 
     def clear(self):
-        """Leaves nothing behind."""
+        """Ends what is left."""
         if self.daemon and self.daemon.poll() is None:
             self.end(signal.SIGKILL)
         shutil.rmtree(self.root, ignore_errors=True)
@@ -93,6 +93,24 @@ class World:
     def said(self):
         """What the daemon wrote."""
         return (self.root / "log").read_text(errors="replace")
+
+
+def no_agent_is_left():
+    """Waits until no process of claude lives in this world of processes (security I4)."""
+    deadline = time.monotonic() + 5
+    while True:
+        left = []
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = path.read_bytes().replace(b"\0", b" ")
+            except OSError:
+                continue  # it has just ended
+            if b"--permission-prompt-tool" in line:
+                left.append(line)
+        if not left:
+            return
+        assert time.monotonic() < deadline, f"agents outlive the daemon: {left}"
+        time.sleep(0.05)
 
 
 def turn(owner, session, prompt):
@@ -191,6 +209,7 @@ def resume_after_kill(world):
     session = world.session(owner)
     turn(owner, session, "say 42")
     world.end(signal.SIGKILL)
+    no_agent_is_left()
     world.start()
     text = turn(world.connect(), session, "recall")
     assert "say 42" in text, text
@@ -216,6 +235,8 @@ def main(clawd, claude):
         try:
             world.start()
             story(world)
+            world.end()
+            no_agent_is_left()
             print(f"ok      {story.__name__}", flush=True)
         except Exception:  # a story that fails in any way has failed; the others are still played
             failed += 1
