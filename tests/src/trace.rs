@@ -22,34 +22,41 @@ pub struct Trace {
 
 impl Trace {
     pub(crate) fn input(&mut self, now: Now, input: &Input<'_>) {
-        if *input != Input::Tick {
-            let micros = now.mono.as_micros();
-            self.line(format!("{:>10}.{:06} > {input:?}", micros / 1_000_000, micros % 1_000_000));
-        }
+        // Bytes and texts as people read them, not as lists of numbers.
+        let text = if let Input::Output { proc, stream, bytes } = input {
+            format!("{proc:?} {stream:?} {}", String::from_utf8_lossy(bytes))
+        } else if *input == Input::Tick {
+            return;
+        } else {
+            format!("{input:?}")
+        };
+        let micros = now.mono.as_micros();
+        self.line(&format!("{:>10}.{:06} > {text}", micros / 1_000_000, micros % 1_000_000));
     }
 
     pub(crate) fn effect(&mut self, effect: &Effect) {
-        let text = format!("{effect:?}");
+        let text = if let Effect::Feed { proc, bytes } = effect {
+            format!("feed {proc:?} {}", String::from_utf8_lossy(bytes))
+        } else {
+            format!("{effect:?}")
+        };
         let mut hasher = DefaultHasher::new();
         (self.digest, &text).hash(&mut hasher);
         self.digest = hasher.finish();
         self.effects += 1;
-        self.line(format!("{:>17} < {text}", ""));
+        self.line(&format!("{:>17} < {text}", ""));
     }
 
     pub(crate) fn note(&mut self, text: &str) {
-        self.line(format!("{:>17} # {text}", ""));
+        self.line(&format!("{:>17} # {text}", ""));
     }
 
-    fn line(&mut self, mut line: String) {
-        if let Some((cut, _)) = line.char_indices().nth(LINE_CHARS_MAX) {
-            line.truncate(cut);
-            line.push('…');
-        }
+    fn line(&mut self, line: &str) {
+        let cut = line.char_indices().nth(LINE_CHARS_MAX).map_or(line.len(), |(cut, _)| cut);
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
         }
-        self.lines.push_back(line);
+        self.lines.push_back(line.get(..cut).unwrap_or_default().to_owned());
     }
 
     /// How many effects there were, and a digest of all of them in order.
