@@ -207,15 +207,10 @@ impl Client {
             match self.next(deadline) {
                 Ok(Some(mut event)) if is_wanted(&event) => return event["params"].take(),
                 Ok(Some(other)) => self.events.push_back(other),
-                Ok(None) => panic!("no {method}; there were {}", self.methods()),
+                Ok(None) => panic!("no {method}; there were {:#?}", self.events),
                 Err(code) => panic!("closed with {code:?} before {method}"),
             }
         }
-    }
-
-    fn methods(&self) -> String {
-        let names: Vec<_> = self.events.iter().map(|event| event["method"].to_string()).collect();
-        names.join(" ")
     }
 
     /// Takes out the events that came so far.
@@ -261,6 +256,8 @@ impl Client {
     /// # Panics
     /// If it is refused or does not end.
     pub fn turn(&mut self, session: &str, text: &str) -> String {
+        // Only what is told from here on is about this turn.
+        self.events.retain(|event| event["params"]["sessionId"] != session);
         self.prompt(session, text).expect("the prompt is taken");
         self.wait_idle(session);
         let messages = self.call("session.getMessages", json!({"sessionId": session}));
