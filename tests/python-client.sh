@@ -12,7 +12,8 @@ skip() {
 command -v python3 >/dev/null || skip "there is no python3"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || skip "python3 is older than 3.11"
 
-venv=target/python-client
+target=${CARGO_TARGET_DIR:-target}
+venv=$target/python-client
 if ! "$venv/bin/python" -c 'import websockets.asyncio' 2>/dev/null; then
     python3 -m venv "$venv" || skip "python3 has no venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'websockets==15.0.1' ||
@@ -21,4 +22,4 @@ fi
 
 cargo build --quiet --package clawd
 cargo build --quiet --package clawd-tests --bin scripted-claude
-exec "$venv/bin/python" tests/python/e2e.py target/debug/clawd target/debug/scripted-claude
+exec "$venv/bin/python" tests/python/e2e.py "$target/debug/clawd" "$target/debug/scripted-claude"

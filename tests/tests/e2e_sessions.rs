@@ -1,8 +1,10 @@
 //! Sessions of the real daemon with a real child process that plays the agent.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
-use clawd_tests::daemon::{Client, PATIENCE, Site, wait_until};
+use clawd_tests::daemon::{Client, PATIENCE, Site, wait_until, write_private};
 use serde_json::{Value, json};
 
 /// Sends a prompt that makes the agent ask for a tool; the call that waits for a decision.
@@ -262,30 +264,51 @@ fn i3_the_agents_environment_is_made_of_what_it_needs() {
     assert!(!text.contains("canary-env"), "{text}");
 }
 
+/// Puts a program called claude into the repository, which notes its arguments; the file it notes them in.
+fn plant(site: &Site) -> PathBuf {
+    let (notes, fake) = (site.home().join("notes"), site.repo().join("claude"));
+    let script = format!("#!/bin/sh\necho \"ran $*\" >> {}\n", notes.display());
+    fs::write(&fake, script).unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    notes
+}
+
 #[test]
-fn i2_a_program_in_the_repository_never_runs() {
-    let site = Site::new();
-    let mark = site.home().join("ran");
-    let fake = site.repo().join("claude");
-    fs::write(&fake, format!("#!/bin/sh\ntouch {}\n", mark.display())).unwrap();
-    let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-    fs::set_permissions(&fake, open).unwrap();
-    let toml = format!("[provider.claude]\npath = \"{}\"\n", fake.display());
-    clawd_tests::daemon::write_private(&site.data().join("config.toml"), toml.as_bytes());
+fn i2_a_program_in_the_working_directory_never_runs() {
+    let mut site = Site::new();
+    let notes = plant(&site);
+    write_private(&site.data().join("config.toml"), b"");
+    site.env = vec![("PATH".to_owned(), ".::repo:/usr/bin:/bin".to_owned())];
+    site.before = Some("cd repo".to_owned());
     let daemon = site.start();
     let mut owner = daemon.owner();
-    let params = json!({"repoPath": site.repo(), "provider": "claude", "initialMessage": "say x"});
+    let params = json!({"repoPath": site.repo(), "provider": "claude"});
+    if let Ok(session) = owner.call("session.create", params) {
+        let refused = owner.prompt(session["id"].as_str().unwrap(), "say x").unwrap_err();
+        assert_eq!(refused.code(), Some(-32002));
+    }
+    let claude = owner.call("daemon.checkProvider", json!({"provider": "claude"})).unwrap();
+    assert_eq!(claude["available"], false, "{claude}");
+    assert!(!notes.exists(), "it ran");
+}
+
+#[test]
+fn i2_a_program_never_works_in_the_repository_that_it_lies_in() {
+    let site = Site::new();
+    let notes = plant(&site);
+    let toml = format!("[provider.claude]\npath = \"{}\"\n", site.repo().join("claude").display());
+    write_private(&site.data().join("config.toml"), toml.as_bytes());
+    let daemon = site.start();
+    let mut owner = daemon.owner();
+    let params = json!({"repoPath": site.repo(), "provider": "claude"});
     if let Ok(session) = owner.call("session.create", params) {
         let id = session["id"].as_str().unwrap();
-        let answer = owner.prompt(id, "say x");
-        assert!(
-            answer.is_err() || {
-                owner.wait_event("session.statusChanged", |e| e["status"] == "error");
-                true
-            }
-        );
+        if owner.prompt(id, "say x").is_ok() {
+            owner.wait_event("session.statusChanged", |event| event["status"] == "error");
+        }
     }
-    assert!(!mark.exists(), "the repository's program ran");
+    let noted = fs::read_to_string(&notes).unwrap_or_default();
+    assert!(!noted.contains("stream-json"), "it was given a session: {noted}");
 }
 
 #[test]

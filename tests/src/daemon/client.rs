@@ -251,14 +251,17 @@ impl Client {
         self.call("session.sendMessage", json!({"sessionId": session, "content": text}))
     }
 
-    /// Sends a prompt and waits for the end of its turn; the agent's last text.
+    /// Sends a prompt and waits for the good end of its turn; the agent's last text.
     ///
     /// # Panics
-    /// If it is refused or does not end.
+    /// If it is refused or does not end well.
     pub fn turn(&mut self, session: &str, text: &str) -> String {
         // Only what is told from here on is about this turn.
         self.events.retain(|event| event["params"]["sessionId"] != session);
         self.prompt(session, text).expect("the prompt is taken");
+        self.wait_event("session.statusChanged", |event| {
+            event["sessionId"] == session && event["status"] == "completed"
+        });
         self.wait_idle(session);
         let messages = self.call("session.getMessages", json!({"sessionId": session}));
         let messages = messages.expect("the history");
