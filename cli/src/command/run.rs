@@ -240,6 +240,7 @@ impl Conversation<'_> {
         let dot = self.screen.err.dot();
         let (mark, word) = match exit {
             Exit::Interrupted => (Mark::Warn, "interrupted after"),
+            Exit::Turn => (Mark::Warn, "ended without what was denied, after"),
             _ => (Mark::Ok, "done in"),
         };
         self.screen.note(

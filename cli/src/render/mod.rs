@@ -3,8 +3,10 @@
 //! Owns the two streams, colour, marks and `--json`; refuses to know what is said. Invariant: text of others that gets
 //! here has passed `clawd_protocol::text`; JSON passes it on the way out.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write as _};
 
+use clawd_protocol::text::{is_hidden, visible};
 use serde_json::{Map, Value};
 
 use crate::args::{Color, Global};
@@ -122,19 +124,25 @@ impl Screen {
             let _ = writeln!(err, "{}", visible_json(&failure.to_json().to_string()));
             return;
         }
-        let message = clawd_protocol::text::visible(&failure.message);
+        let message = safe(&failure.message);
         let _ = writeln!(err, "{} {message}", self.err.red("error:"));
         if let Some(excerpt) = &failure.excerpt {
-            let _ = writeln!(err, "{excerpt}");
+            let _ = writeln!(err, "{}", safe(excerpt));
         }
         if let Some(hint) = &failure.hint {
-            let hint = clawd_protocol::text::visible(hint);
+            let hint = safe(hint);
             let _ = writeln!(err, "  {} {hint}", self.err.dim("hint:"));
         }
         if let (Some(code), true) = (failure.rpc_code, self.is_verbose()) {
             let _ = writeln!(err, "  {} {} ({code})", self.err.dim("code:"), failure.kind);
         }
     }
+}
+
+/// The last look at an error's text. Most of it was escaped where it was put together, and must not be so twice.
+fn safe(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |char| !matches!(char, '\n' | '\t') && is_hidden(char);
+    if text.chars().any(is_unsafe) { visible(text) } else { Cow::Borrowed(text) }
 }
 
 /// Only these fields of an object, or of each object of an array.
@@ -166,7 +174,7 @@ fn choose(value: &Value, fields: &[String]) -> Result<Value, Failure> {
 fn visible_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for char in json.chars() {
-        if char != '\n' && clawd_protocol::text::is_hidden(char) {
+        if char != '\n' && is_hidden(char) {
             for unit in char.encode_utf16(&mut [0; 2]) {
                 out.push_str(&format!("\\u{unit:04x}"));
             }
@@ -196,7 +204,7 @@ mod tests {
     fn k1_json_is_safe_to_look_at_and_means_the_same() {
         let value = json!({"a": "\u{1b}[2J \u{9b}1m \u{202e} \u{e0041} ok"});
         let shown = visible_json(&value.to_string());
-        assert!(!shown.chars().any(clawd_protocol::text::is_hidden), "{shown}");
+        assert!(!shown.chars().any(is_hidden), "{shown}");
         assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
     }
 }
