@@ -224,7 +224,10 @@ impl Access {
         asked: Asked,
     ) {
         cx.engine.timers.disarm(Timer::Pairing);
-        if self.living_devices(cx) >= cx.engine.config.limits.devices_max {
+        let on_their_way =
+            self.pending.values().filter(|after| matches!(after, After::Paired { .. }));
+        let devices = self.living_devices(cx).saturating_add(on_their_way.count());
+        if devices >= cx.engine.config.limits.devices_max {
             self.progress(cx, "failed", "there are too many devices; revoke one");
             return self.turn_away(cx, conn, rpc::error(Some(&id), &refusal()));
         }

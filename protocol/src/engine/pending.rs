@@ -21,6 +21,10 @@ impl<K: Ord, T> Pending<K, T> {
         self.0.remove(id)
     }
 
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.values()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
