@@ -128,9 +128,7 @@ impl Work {
             return Err(RpcError::new(-32002, "provider_not_available", why)
                 .hint("leave `provider` out, or say `claude`"));
         }
-        if self.sessions.len() >= limits.sessions_max {
-            return Err(session_limit("there are too many sessions", "delete some first"));
-        }
+        self.check_room(limits.sessions_max)?;
         let repo_path = params.need_text("repoPath")?;
         if !repo_path.starts_with('/') && !is_windows_absolute(&repo_path) {
             return Err(RpcError::bad_params("repoPath", "must be an absolute path"));
@@ -142,6 +140,13 @@ impl Work {
             return Err(RpcError::bad_params("initialMessage", "is too long"));
         }
         Ok(Wish { repo_path, title, model, first })
+    }
+
+    fn check_room(&self, sessions_max: usize) -> Result<(), RpcError> {
+        if self.sessions.len() >= sessions_max {
+            return Err(session_limit("there are too many sessions", "delete some first"));
+        }
+        Ok(())
     }
 
     pub(super) fn on_directory(&mut self, cx: &mut Ctx<'_>, mut draft: Draft, answer: Answer) {
@@ -170,7 +175,10 @@ impl Work {
     /// The provider has answered.
     pub(super) fn create(&mut self, cx: &mut Ctx<'_>, draft: Draft, ready: Result<(), RpcError>) {
         let Draft { call, wish } = draft;
-        if let Err(error) = ready {
+        // Others may have come first while this one waited for the world.
+        if let Err(error) =
+            ready.and_then(|()| self.check_room(cx.engine.config.limits.sessions_max))
+        {
             return cx.refuse(call, &error);
         }
         if !cx.is_welcome(&call) {
