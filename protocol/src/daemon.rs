@@ -73,8 +73,9 @@ impl Daemon {
     pub fn new(config: Config, entropy: [u8; 32], mut restored: Snapshot) -> Self {
         let access = Access::new(&mut restored, &config.limits);
         let work = Work::new(&mut restored);
+        let peers = Peers::new(config.limits.queue_bytes_max);
         let engine = Engine::new(config, entropy, restored.seq, restored.unix_high);
-        Self { engine, peers: Peers::default(), access, work, life: Life::Running }
+        Self { engine, peers, access, work, life: Life::Running }
     }
 
     /// Advances the machine by one input and pushes what is to be done. Total: it never blocks, never fails, and never

@@ -132,13 +132,18 @@ pub(crate) mod close {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Peers {
     table: BTreeMap<ConnId, Peer>,
     next_batch: u64,
+    queue_bytes_max: usize,
 }
 
 impl Peers {
+    pub(crate) const fn new(queue_bytes_max: usize) -> Self {
+        Self { table: BTreeMap::new(), next_batch: 0, queue_bytes_max }
+    }
+
     pub(crate) fn open(&mut self, conn: ConnId, source: Source, now: Instant) {
         let peer = Peer {
             source,
@@ -303,13 +308,21 @@ impl Peers {
         }
     }
 
-    /// Sends one text to one peer, whatever its phase, unless it is closing.
+    /// Sends one text to one peer, whatever its phase, unless it is closing. One who asks and asks and reads no answer
+    /// is closed (security C5).
     pub(crate) fn send(&mut self, conn: ConnId, text: String, fx: &mut Effects) {
+        let queue_bytes_max = self.queue_bytes_max;
         let Some(peer) = self.table.get_mut(&conn) else { return };
-        if peer.phase != Phase::Closing {
-            peer.queued_bytes = peer.queued_bytes.saturating_add(text.len());
-            fx.send(conn, text);
+        if peer.phase == Phase::Closing {
+            return;
         }
+        let queued = peer.queued_bytes.saturating_add(text.len());
+        // One message larger than the bound may pass an empty queue, or it could never be told.
+        if queued > queue_bytes_max && peer.queued_bytes > 0 {
+            return self.close(conn, close::TRY_AGAIN_LATER, "lagging", fx);
+        }
+        peer.queued_bytes = queued;
+        fx.send(conn, text);
     }
 
     // --- events -------------------------------------------------------------------------------------------------
