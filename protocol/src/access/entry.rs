@@ -69,7 +69,12 @@ impl Access {
 
     pub(crate) fn on_opened(&mut self, cx: &mut Ctx<'_>, conn: ConnId, source: Source) {
         let now = cx.engine.now.mono;
-        let is_full = cx.peers.len() >= cx.engine.config.limits.connections_max;
+        let limits = &cx.engine.config.limits;
+        let connections_max = match source {
+            Source::Unix => limits.connections_max,
+            Source::Tcp(_) => limits.connections_max.saturating_sub(limits.connections_reserved),
+        };
+        let is_full = cx.peers.len() >= connections_max;
         cx.peers.open(conn, source, now);
         if is_full {
             cx.peers.close(conn, close::TRY_AGAIN_LATER, "too many connections", cx.fx);

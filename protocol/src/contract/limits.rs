@@ -34,6 +34,8 @@ pub struct Limits {
     pub strangers_early_drop: usize,
     /// Connections in total.
     pub connections_max: usize,
+    /// So many of them are kept for the Unix socket: nobody else can keep the owner out (C3).
+    pub connections_reserved: usize,
     /// Sources whose failures are remembered (C2).
     pub sources_max: usize,
     /// Failures of a source that are answered at once (C1).
@@ -129,6 +131,7 @@ impl Default for Limits {
             strangers_per_source: 16,
             strangers_early_drop: 32,
             connections_max: 1024,
+            connections_reserved: 16,
             sources_max: 4096,
             failures_free: 5,
             failure_delay_max: Duration::from_secs(10),
@@ -184,6 +187,7 @@ impl Limits {
             strangers_per_source: 3,
             strangers_early_drop: 4,
             connections_max: 12,
+            connections_reserved: 2,
             sources_max: 8,
             failures_free: 2,
             in_flight_max: 4,
