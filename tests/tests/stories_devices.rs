@@ -261,3 +261,31 @@ fn e4_what_a_revoked_device_streamed_goes_to_others_only() {
     assert!(world.frames(device.client).is_empty());
     assert!(!world.events(owner).is_empty(), "the owner still sees the turn");
 }
+
+#[test]
+fn e4_a_device_that_revokes_itself_is_given_no_token_any_more() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "read", "phone");
+    world.hold_store();
+    let rotate = world.ask(device.client, "device.rotate", json!({}));
+    world.ask(device.client, "device.revoke", json!({"id": device.id}));
+    world.release_store();
+    let refused = world.answer(device.client, &rotate).expect("an answer");
+    assert_eq!(refused.expect_err("revoked").code, -32004);
+}
+
+#[test]
+fn e4_an_earlier_change_that_fails_does_not_undo_a_revocation() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "full", "phone");
+    world.hold_store();
+    world.ask(owner, "device.rename", json!({"id": device.id, "name": "tablet"}));
+    world.ask(owner, "device.revoke", json!({"id": device.id}));
+    world.fail_store(Some(StoreFault::Full));
+    world.release_store();
+    world.fail_store(None);
+    let late = world.stranger(LOOPBACK);
+    assert_eq!(world.auth(late, &device.token).expect_err("still revoked").code, -32004);
+}

@@ -126,6 +126,7 @@ impl Access {
             && let Some(peer) = cx.peers.peer_mut(call.conn)
         {
             peer.phase = Phase::Waiting;
+            cx.peers.refuse_all_but(&call, cx.fx);
         }
         cx.peers.kick_all(|who| who == Who::Device(id), cx.fx);
         let notice = cx.engine.number(&Event::DeviceRevoked((&record).into()));
@@ -304,7 +305,9 @@ impl Access {
                 self.devices.let_go(before.id);
                 cx.refuse(call, &error);
                 cx.peers.set_role(before.id, before.role);
-                self.devices.put(*before);
+                // It may have been revoked meanwhile, and that is never undone.
+                let revoked_at = self.devices.find(before.id).and_then(|now| now.revoked_at);
+                self.devices.put(DeviceRecord { revoked_at, ..*before });
             }
             After::LocalRotated { call, .. } | After::Named { call, .. } => {
                 cx.refuse(call, &error);

@@ -271,9 +271,9 @@ impl Peers {
         let Call { conn, id, batch } = call;
         let Some(peer) = self.table.get_mut(&conn) else { return };
         let entry = (id, batch);
-        if let Some(at) = peer.in_flight.iter().position(|open| *open == entry) {
-            peer.in_flight.swap_remove(at);
-        }
+        // Not among them: it was refused when its caller lost its rights.
+        let Some(at) = peer.in_flight.iter().position(|open| *open == entry) else { return };
+        peer.in_flight.swap_remove(at);
         let Some(batch) = batch else {
             if let Some(text) = text {
                 self.send(conn, text, fx);
@@ -392,6 +392,20 @@ impl Peers {
             self.send(conn, rpc::error(Some(&id), &RpcError::unauthorized()), fx);
         }
         self.close(conn, close::POLICY, "unauthorized", fx);
+    }
+
+    /// Refuses what a peer waits for beside this: it is no longer welcome, and only this answer is still owed to it.
+    pub(crate) fn refuse_all_but(&mut self, call: &Call, fx: &mut Effects) {
+        let Some(peer) = self.table.get_mut(&call.conn) else { return };
+        let kept = (call.id.clone(), call.batch);
+        let (kept, open): (Vec<_>, Vec<_>) =
+            peer.in_flight.drain(..).partition(|open| *open == kept);
+        peer.in_flight = kept;
+        for (id, _) in open {
+            if let Some(id) = id {
+                self.send(call.conn, rpc::error(Some(&id), &RpcError::unauthorized()), fx);
+            }
+        }
     }
 
     /// Kicks everybody for whom `is_out` holds.
