@@ -168,9 +168,15 @@ impl Work {
     /// A turn begins; one that nobody asked for, such as after a background task, gets an answer of its own.
     fn on_began(&mut self, cx: &mut Ctx<'_>, id: SessionId, model: Option<&str>) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.record.agent_resumable = true;
+        let is_new = !core::mem::replace(&mut session.record.agent_resumable, true);
         session.record.model = model.map(String::from).or(session.record.model.take());
         if session.turn.is_some() {
+            if is_new {
+                // Before the turn ends: were the daemon killed in it, claude would refuse to begin this id once more.
+                let changes = vec![Change::PutSession(session.record.clone())];
+                let after = After { session: Some(id), ..After::default() };
+                self.store(cx, changes, Sync::Process, after);
+            }
             return;
         }
         let message = Turn::message(cx, id, session.record.message_count);
