@@ -184,6 +184,13 @@ def tool_denied(world):
     assert not (world.repo / "denied.txt").exists(), "it ran though it was denied"
 
 
+def the_owners_own_rules_do_not_approve(world):
+    settings = world.home / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text('{"permissions": {"allow": ["Bash", "Bash(*)"]}}')
+    tool_denied(world)
+
+
 def cancel_mid_stream(world):
     owner = world.connect()
     session = world.session(owner)
@@ -220,6 +227,7 @@ STORIES = [
     text_turn,
     tool_allowed,
     tool_denied,
+    the_owners_own_rules_do_not_approve,
     cancel_mid_stream,
     resume_after_kill,
 ]

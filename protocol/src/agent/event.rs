@@ -56,6 +56,13 @@ pub enum AgentEvent<'a> {
         /// It failed, or was denied.
         is_error: bool,
     },
+    /// It is about to use this tool, and has not looked at its own rules yet: does it have to ask first?
+    AboutToUse {
+        /// The id to answer with.
+        request: &'a str,
+        /// The tool's name.
+        tool: &'a str,
+    },
     /// May it run this tool? It waits for the answer, for ever.
     Asked {
         /// The id to answer with.

@@ -36,7 +36,7 @@ use crate::wire::rpc::RpcError;
 use crate::wire::view::ToolCallView;
 
 /// Tools that only look. Every other name, and every name not known, may change something (security H2).
-const READ_ONLY: &[&str] = &["Glob", "Grep", "LS", "NotebookRead", "Read", "TodoRead"];
+pub(super) const READ_ONLY: &[&str] = &["Glob", "Grep", "LS", "NotebookRead", "Read", "TodoRead"];
 
 /// A tool call without a result.
 #[derive(Debug)]

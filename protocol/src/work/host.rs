@@ -87,6 +87,8 @@ impl Work {
         };
         self.agents.insert(proc, agent);
         cx.fx.push(Effect::Spawn { proc, command });
+        let request = format!("clawd-{}", cx.engine.entropy.base62(12));
+        self.feed(cx, proc, claude::initialize(&request));
         self.feed_prompt(cx, id);
     }
 

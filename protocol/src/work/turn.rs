@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
+use super::approval::READ_ONLY;
 use super::send::created;
 use super::session::session_param;
 use super::{After, Then, Work, status_changed};
@@ -148,6 +149,13 @@ impl Work {
             }
             AgentEvent::ToolEnded { id: tool, output, is_error } => {
                 self.on_tool_ended(cx, id, tool, output, is_error);
+            }
+            AgentEvent::AboutToUse { request, tool } => {
+                let reply = match READ_ONLY.contains(&tool) {
+                    true => claude::may_decide(request),
+                    false => claude::must_ask(request),
+                };
+                self.feed(cx, proc, reply);
             }
             AgentEvent::Asked { request, tool_id, tool, input, .. } => {
                 self.on_asked(cx, id, request, tool_id, tool, input);

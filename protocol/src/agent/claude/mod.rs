@@ -15,4 +15,6 @@ mod speak;
 pub use launch::{INHERIT, Launch, LaunchFault, NAME, SET, launch};
 pub use parse::parse;
 pub use probe::{probe_runs, read_probe};
-pub use speak::{allow, deny, error_reply, initialize, interrupt, set_model, user_message};
+pub use speak::{
+    allow, deny, error_reply, initialize, interrupt, may_decide, must_ask, set_model, user_message,
+};

@@ -8,6 +8,7 @@ use alloc::string::String;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::speak::PRE_TOOL_USE;
 use crate::agent::event::{AgentEvent, INPUT_DEPTH_MAX, Outcome, TurnEnd, UNREADABLE_INPUT};
 use crate::agent::json::{Raw, each, is_object_within, is_true, micro_usd, object, read, text};
 use crate::contract::record::Usage;
@@ -273,6 +274,15 @@ struct Request<'a> {
     input: Raw<'a>,
     #[serde(borrow)]
     decision_reason: Raw<'a>,
+    #[serde(borrow)]
+    callback_id: Raw<'a>,
+}
+
+/// What a hook is called with.
+#[derive(Deserialize)]
+struct HookInput<'a> {
+    #[serde(borrow)]
+    tool_name: Raw<'a>,
 }
 
 fn on_request(line: &Line<'_>, tell: Tell<'_>) {
@@ -282,7 +292,16 @@ fn on_request(line: &Line<'_>, tell: Tell<'_>) {
     let Some(request) = object::<Request<'_>>(line.request) else {
         return refuse("the request is not an object");
     };
-    if text(request.subtype).as_deref() != Some("can_use_tool") {
+    let subtype = text(request.subtype);
+    if subtype.as_deref() == Some("hook_callback")
+        && text(request.callback_id).as_deref() == Some(PRE_TOOL_USE)
+    {
+        // A hook without a tool is about nothing that we know, so it is treated as about what we do not.
+        let tool = object::<HookInput<'_>>(request.input).and_then(|input| text(input.tool_name));
+        let tool = tool.as_deref().unwrap_or_default();
+        return tell(AgentEvent::AboutToUse { request: &id, tool });
+    }
+    if subtype.as_deref() != Some("can_use_tool") {
         return refuse("requests of this kind are not supported");
     }
     let (Some(tool), Some(tool_id)) = (text(request.tool_name), text(request.tool_use_id)) else {

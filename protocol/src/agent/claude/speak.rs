@@ -9,12 +9,56 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// Asks claude to make itself ready; its answer shows that it is.
+/// The name of our hook.
+pub(super) const PRE_TOOL_USE: &str = "pre_tool_use";
+
+/// Makes claude ready, and hooks us in before every use of a tool: what the owner's own settings allow, claude would
+/// run without asking (security H1, H2). To be said first of all; its answer shows that claude is ready.
 #[must_use]
 pub fn initialize(request: &str) -> Vec<u8> {
     #[derive(Serialize)]
-    struct NoHooks {}
-    ask(request, &Subtype { subtype: "initialize", hooks: Some(NoHooks {}), model: None })
+    struct Hooks {
+        #[serde(rename = "PreToolUse")]
+        pre_tool_use: [Hook; 1],
+    }
+    #[derive(Serialize)]
+    struct Hook {
+        matcher: &'static str,
+        #[serde(rename = "hookCallbackIds")]
+        callbacks: [&'static str; 1],
+    }
+    let hooks = Hooks { pre_tool_use: [Hook { matcher: "*", callbacks: [PRE_TOOL_USE] }] };
+    ask(request, &Subtype { subtype: "initialize", hooks: Some(hooks), model: None })
+}
+
+/// It has to ask before it uses the tool, whatever its own rules say.
+#[must_use]
+pub fn must_ask(request: &str) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Output {
+        #[serde(rename = "hookSpecificOutput")]
+        specific: Specific,
+    }
+    #[derive(Serialize)]
+    struct Specific {
+        #[serde(rename = "hookEventName")]
+        event: &'static str,
+        #[serde(rename = "permissionDecision")]
+        decision: &'static str,
+        #[serde(rename = "permissionDecisionReason")]
+        reason: &'static str,
+    }
+    let reason = "clawd asks before this tool";
+    let specific = Specific { event: "PreToolUse", decision: "ask", reason };
+    answer(request, &Output { specific })
+}
+
+/// Its own rules decide whether it has to ask before it uses the tool.
+#[must_use]
+pub fn may_decide(request: &str) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct NoOpinion {}
+    answer(request, &NoOpinion {})
 }
 
 /// Stops the turn in progress.
@@ -181,7 +225,15 @@ mod tests {
         let table = [
             (
                 initialize("r1"),
-                r#"{"type":"control_request","request_id":"r1","request":{"subtype":"initialize","hooks":{}}}"#,
+                r#"{"type":"control_request","request_id":"r1","request":{"subtype":"initialize","hooks":{"PreToolUse":[{"matcher":"*","hookCallbackIds":["pre_tool_use"]}]}}}"#,
+            ),
+            (
+                must_ask("r8"),
+                r#"{"type":"control_response","response":{"subtype":"success","request_id":"r8","response":{"hookSpecificOutput":{"hookEventName":"PreToolUse","permissionDecision":"ask","permissionDecisionReason":"clawd asks before this tool"}}}}"#,
+            ),
+            (
+                may_decide("r9"),
+                r#"{"type":"control_response","response":{"subtype":"success","request_id":"r9","response":{}}}"#,
             ),
             (
                 interrupt("r2"),

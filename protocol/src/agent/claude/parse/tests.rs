@@ -157,6 +157,14 @@ fn h1_what_cannot_be_approved_is_a_request_to_refuse() {
 }
 
 #[test]
+fn h2_our_hook_is_told_before_every_tool() {
+    let line = r#"{"type":"control_request","request_id":"r1","request":{"subtype":"hook_callback","callback_id":"pre_tool_use","input":{"hook_event_name":"PreToolUse","tool_name":"Bash","tool_input":{"command":"ls"}},"tool_use_id":"t1"}}"#;
+    tells(line, &[AgentEvent::AboutToUse { request: "r1", tool: "Bash" }]);
+    let nameless = line.replace("tool_name", "name");
+    tells(&nameless, &[AgentEvent::AboutToUse { request: "r1", tool: "" }]);
+}
+
+#[test]
 fn replies_to_our_requests_are_matched_by_id() {
     let ok = r#"{"type":"control_response","response":{"subtype":"success","request_id":"i1","response":{"commands":[]}}}"#;
     tells(ok, &[AgentEvent::Replied { request: "i1", error: None }]);
