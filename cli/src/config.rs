@@ -93,12 +93,13 @@ fn explain(source: &str, shown: &str, error: &toml::de::Error) -> Failure {
     let gutter = " ".repeat(number.to_string().len());
     let mut failure =
         Failure::new(Exit::Usage, "config", format!("{shown}:{number}:{}: {what}", place.column));
-    failure.excerpt = Some(format!(
+    let excerpt = format!(
         "    {number} | {}\n    {gutter} | {indent}{}{}",
         text::visible(&line),
         "^".repeat(width),
         advice.unwrap_or_default(),
-    ));
+    );
+    failure.excerpt = Some(excerpt.into());
     failure.detail("line", number).detail("column", place.column)
 }
 
@@ -199,7 +200,7 @@ mod tests {
         assert_eq!(failure.exit, Exit::Usage);
         assert_eq!(failure.message, "config.toml:3:3: unknown key `prot`");
         assert_eq!(
-            failure.excerpt.unwrap(),
+            &*failure.excerpt.unwrap(),
             "    3 |   prot = 20\n      |   ^^^^ did you mean `port`?"
         );
     }

@@ -83,12 +83,12 @@ pub(crate) struct Failure {
     /// What failed, and why.
     pub(crate) message: String,
     /// Lines that show the place, such as a line of the configuration.
-    pub(crate) excerpt: Option<String>,
+    pub(crate) excerpt: Option<Box<str>>,
     /// What to type next.
     pub(crate) hint: Option<String>,
     /// The JSON-RPC code, shown with `-v`.
     pub(crate) rpc_code: Option<i64>,
-    pub(crate) details: Map<String, Value>,
+    pub(crate) details: Box<Map<String, Value>>,
 }
 
 impl Failure {
@@ -100,7 +100,7 @@ impl Failure {
             excerpt: None,
             hint: None,
             rpc_code: None,
-            details: Map::new(),
+            details: Box::default(),
         }
     }
 
@@ -138,8 +138,8 @@ impl Failure {
         let text = |key| error.get(key).and_then(Value::as_str).map(str::to_owned);
         let mut failure = Self::new(exit, &text("code")?, text("message")?);
         failure.hint = text("hint");
-        failure.details =
-            error.get("details").and_then(Value::as_object).cloned().unwrap_or_default();
+        let details = error.get("details").and_then(Value::as_object);
+        failure.details = Box::new(details.cloned().unwrap_or_default());
         Some(failure)
     }
 }
@@ -168,7 +168,7 @@ impl From<RpcError> for Failure {
             excerpt: None,
             hint: error.hint,
             rpc_code: Some(error.code),
-            details,
+            details: Box::new(details),
         }
     }
 }

@@ -49,16 +49,13 @@ impl Home {
     pub(crate) fn connect(&self) -> Result<Connection, Failure> {
         match UnixStream::connect(self.dir.join(daemon::SOCKET)) {
             Ok(stream) => Connection::over_unix(stream, self.token()?),
-            Err(error) => match error.kind() {
-                // Nobody listens there, or the path is too long for a socket.
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::InvalidInput => {
-                    match daemon::holder(&self.dir)?.and_then(|holder| holder.port) {
-                        Some(port) => Connection::over_tcp(self.at(port), self.token()?),
-                        None => Err(self.not_running()),
-                    }
+            Err(error) if is_nobody(error.kind()) => {
+                match daemon::holder(&self.dir)?.and_then(|holder| holder.port) {
+                    Some(port) => Connection::over_tcp(self.at(port), self.token()?),
+                    None => Err(self.not_running()),
                 }
-                _ => Err(Failure::io("cannot connect to the daemon's socket", &error)),
-            },
+            }
+            Err(error) => Err(Failure::io("cannot connect to the daemon's socket", &error)),
         }
     }
 
@@ -126,6 +123,11 @@ impl Place {
         };
         failure.detail("port", port)
     }
+}
+
+/// Nobody listens on the socket, or the path is too long to have one.
+const fn is_nobody(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::InvalidInput)
 }
 
 /// The directory of the specification, unless told otherwise; absolute.

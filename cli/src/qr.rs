@@ -94,7 +94,7 @@ pub(crate) mod tests {
             Ink::Ascii => cells[y][2 * x] == '#',
             Ink::Blocks => match cells[y / 2][x] {
                 '█' => true,
-                '▀' => y % 2 == 0,
+                '▀' => y.is_multiple_of(2),
                 '▄' => y % 2 == 1,
                 _ => false,
             },

@@ -116,10 +116,10 @@ fn show_until_paired(
             Err(Failure::new(Exit::Failure, "expired", "nobody came before the PIN expired")
                 .hint("show a new one with `clawd pair`"))
         }
-        Outcome::Closed => Err(Failure::new(
+        Outcome::Closed(why) => Err(Failure::new(
             Exit::Failure,
             "pairing_closed",
-            "the pairing window was closed: too many wrong PINs, or another window was opened",
+            format!("the pairing window was closed: {}", visible_line(&why)),
         )
         .hint("show a new PIN with `clawd pair`")),
         Outcome::Interrupted => {
@@ -133,7 +133,7 @@ fn show_until_paired(
 enum Outcome {
     Paired { id: String, name: String, platform: String, role: Option<String> },
     Expired,
-    Closed,
+    Closed(String),
     Interrupted,
 }
 
@@ -182,7 +182,7 @@ fn understand(event: &Event) -> Progress {
         }),
         "pairing.progress" => match text("state").as_str() {
             "expired" => Progress::Over(Outcome::Expired),
-            "closed" | "locked" | "cancelled" | "failed" => Progress::Over(Outcome::Closed),
+            "closed" | "cancelled" | "failed" => Progress::Over(Outcome::Closed(text("detail"))),
             state => {
                 let line = format!("{state} {}", text("detail"));
                 Progress::State(visible_line(line.trim_end()).into_owned())

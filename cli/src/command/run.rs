@@ -238,10 +238,12 @@ impl Conversation<'_> {
             self.screen.json_line(&result)?;
         }
         let dot = self.screen.err.dot();
-        let (mark, word) = match exit {
-            Exit::Interrupted => (Mark::Warn, "interrupted after"),
-            Exit::Turn => (Mark::Warn, "ended without what was denied, after"),
-            _ => (Mark::Ok, "done in"),
+        let (mark, word) = if exit == Exit::Interrupted {
+            (Mark::Warn, "interrupted after")
+        } else if self.denied_unasked {
+            (Mark::Warn, "ended without what was denied, after")
+        } else {
+            (Mark::Ok, "done in")
         };
         self.screen.note(
             mark,
