@@ -202,6 +202,8 @@ fn on_text(
         Ok(Envelope::Batch(requests)) => {
             let batch = cx.peers.batch(conn, requests.len());
             for request in requests {
+                // A request before it may have changed who the caller is, or whether it still is anybody.
+                let Some(caller) = cx.peers.caller(conn) else { return };
                 on_request(cx, access, work, life, conn, caller, Some(batch), request);
             }
         }

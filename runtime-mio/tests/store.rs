@@ -205,8 +205,15 @@ fn every_record_comes_back_as_it_was_put() {
     changes.extend(sessions.iter().cloned().map(Change::PutSession));
     put(&mut store, changes);
     let whole = |store: &mut Store| {
-        let messages = Question::Messages { session: id(1), before: None, after: None, limit: 9 };
-        let calls = Question::ToolCalls { session: id(1), before: None, limit: 9 };
+        let messages = Question::Messages {
+            session: id(1),
+            before: None,
+            after: None,
+            limit: 9,
+            bytes_max: usize::MAX,
+        };
+        let calls =
+            Question::ToolCalls { session: id(1), before: None, limit: 9, bytes_max: usize::MAX };
         assert_eq!(
             store.answer(&messages),
             Answer::Messages(vec![message(1, 10, 0), open_message.clone()])
@@ -231,6 +238,25 @@ fn every_record_comes_back_as_it_was_put() {
 }
 
 #[test]
+fn a_page_holds_no_more_bytes_than_asked_for_and_one_record_at_least() {
+    let home = Home::new();
+    let (_dir, mut store, _) = home.start();
+    let mut changes = vec![Change::PutSession(session(1))];
+    changes.extend((0..4).map(|n| {
+        let content = "x".repeat(1000);
+        Change::PutMessage(MessageRecord { content, ..message(1, 100 + n, n) })
+    }));
+    put(&mut store, changes);
+    let mut page = |bytes_max| {
+        let question =
+            Question::Messages { session: id(1), before: None, after: None, limit: 9, bytes_max };
+        let Answer::Messages(page) = store.answer(&question) else { panic!("no page") };
+        page.iter().map(|m| m.ordinal).collect::<Vec<_>>()
+    };
+    assert_eq!([page(10_000), page(2_500), page(1)], [vec![0, 1, 2, 3], vec![2, 3], vec![3]]);
+}
+
+#[test]
 fn pages_are_asked_for_from_both_ends() {
     let home = Home::new();
     let (_dir, mut store, _) = home.start();
@@ -241,7 +267,13 @@ fn pages_are_asked_for_from_both_ends() {
     put(&mut store, changes);
     let mut page = |before: Option<u64>, after: Option<u64>, limit| {
         let (before, after) = (before.map(id::<MessageId>), after.map(id::<MessageId>));
-        let answer = store.answer(&Question::Messages { session: id(1), before, after, limit });
+        let answer = store.answer(&Question::Messages {
+            session: id(1),
+            before,
+            after,
+            limit,
+            bytes_max: usize::MAX,
+        });
         let Answer::Messages(page) = answer else { panic!("{answer:?}") };
         page.iter().map(|m| m.ordinal).collect::<Vec<_>>()
     };
@@ -255,7 +287,12 @@ fn pages_are_asked_for_from_both_ends() {
 
     let mut calls = |before: Option<u64>, limit| {
         let before = before.map(id::<ToolCallId>);
-        let answer = store.answer(&Question::ToolCalls { session: id(1), before, limit });
+        let answer = store.answer(&Question::ToolCalls {
+            session: id(1),
+            before,
+            limit,
+            bytes_max: usize::MAX,
+        });
         let Answer::ToolCalls(page) = answer else { panic!("{answer:?}") };
         page.into_iter().map(|call| call.id).collect::<Vec<_>>()
     };
@@ -298,7 +335,13 @@ fn putting_a_session_again_keeps_its_history_and_deleting_it_does_not() {
     assert_eq!(store.answer(&call), Answer::ToolCall(Some(tool_call(1, 10, 20))));
     put(&mut store, vec![Change::DeleteSession(id::<SessionId>(1))]);
     assert_eq!(store.answer(&call), Answer::ToolCall(None));
-    let page = Question::Messages { session: id(1), before: None, after: None, limit: 9 };
+    let page = Question::Messages {
+        session: id(1),
+        before: None,
+        after: None,
+        limit: 9,
+        bytes_max: usize::MAX,
+    };
     assert_eq!(store.answer(&page), Answer::Messages(Vec::new()));
 }
 

@@ -221,6 +221,7 @@ fn c6_one_question_too_many_is_answered_at_once() {
     assert!((64..=66).contains(&taken), "{taken}");
     assert_eq!(office.answers(taken).len(), taken);
     let session: SessionId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-    let history = Question::Messages { session, before: None, after: None, limit: 1 };
+    let history =
+        Question::Messages { session, before: None, after: None, limit: 1, bytes_max: usize::MAX };
     assert!(matches!(office.workers.ask(AskId(900), history), Err(StoreFault::Failed(_))));
 }

@@ -145,7 +145,7 @@ impl Store {
     #[must_use]
     pub fn answer(&self, question: &Question) -> Option<Answer> {
         Some(match question {
-            Question::Messages { session, before, after, limit } => {
+            Question::Messages { session, before, after, limit, .. } => {
                 Answer::Messages(self.page(*session, *before, *after, *limit))
             }
             Question::MessageByClientId { session, client_id } => Answer::Message(
@@ -153,7 +153,7 @@ impl Store {
                     .into_iter()
                     .find(|message| message.client_id.as_ref() == Some(client_id)),
             ),
-            Question::ToolCalls { session, before, limit } => {
+            Question::ToolCalls { session, before, limit, .. } => {
                 Answer::ToolCalls(self.calls(*session, *before, *limit))
             }
             Question::ToolCall { session, id } => Answer::ToolCall(

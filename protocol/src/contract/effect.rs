@@ -198,6 +198,8 @@ pub enum Question {
         after: Option<MessageId>,
         /// How many at most.
         limit: usize,
+        /// Bytes of content at most; the one nearest to the cursor is told whatever its size.
+        bytes_max: usize,
     },
     /// The message that its sender called so.
     MessageByClientId {
@@ -214,6 +216,8 @@ pub enum Question {
         before: Option<super::id::ToolCallId>,
         /// How many at most.
         limit: usize,
+        /// Bytes of content at most; the one nearest to the cursor is told whatever its size.
+        bytes_max: usize,
     },
     /// One tool call.
     ToolCall {

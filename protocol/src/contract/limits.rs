@@ -112,6 +112,8 @@ pub struct Limits {
     pub probe_timeout: Duration,
     /// Messages or tool calls in one page.
     pub page_max: usize,
+    /// Bytes of content in one page; at least one record is always told.
+    pub page_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -170,6 +172,7 @@ impl Default for Limits {
             probe_fresh: Duration::from_secs(60),
             probe_timeout: Duration::from_secs(15),
             page_max: 200,
+            page_bytes_max: 4 * 1024 * 1024,
         }
     }
 }
@@ -205,6 +208,7 @@ impl Limits {
             tool_input_max: 1024,
             tool_calls_open_max: 4,
             page_max: 8,
+            page_bytes_max: 4096,
             ..Self::default()
         }
     }

@@ -1,7 +1,7 @@
 //! A tool waits for a person.
 //!
-//! Owns tool calls from their first mention to their result, and the decision on each; refuses to know which tools are
-//! harmless. Invariants (security H1, H3, H6): the agent is told "allow" only after that decision is on disk; it is
+//! Owns tool calls from their first mention to their result; the decision on them is [`decide`]'s. Refuses to know what
+//! a tool does. Invariants (security H1, H3, H6): the agent is told "allow" only after that decision is on disk; it is
 //! given back exactly the input that was shown; a decision is made once, and for a call of that session only.
 //!
 //! ```text
@@ -9,31 +9,30 @@
 //!                                   └──deny, timeout, cancel, agent gone──▶ error
 //! ```
 
+mod decide;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::session::{Session, session_param};
+use super::session::Session;
 use super::turn::cut;
-use super::{After, Asked, Then, Work, status_changed};
+use super::{After, Work, status_changed};
 use crate::access::ctx::Ctx;
-use crate::access::peers::{Call, Caller};
+use crate::access::peers::Call;
 use crate::agent::claude;
-use crate::contract::effect::{Change, Question, Sync};
-use crate::contract::error::StoreFault;
+use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{SessionId, ToolCallId};
-use crate::contract::input::Answer;
 use crate::contract::record::{Decision, DecisionKind, Progress, ToolCallRecord};
 use crate::contract::time::Unix;
 use crate::engine::Timer;
 use crate::wire::event::{Event, Notice};
-use crate::wire::params::Params;
-use crate::wire::rpc::RpcError;
 use crate::wire::view::ToolCallView;
+pub(super) use decide::{Late, on_late};
+use decide::{Verdict, no_longer};
 
 /// Tools that only look. Every other name, and every name not known, may change something (security H2).
 pub(super) const READ_ONLY: &[&str] = &["Glob", "Grep", "LS", "NotebookRead", "Read", "TodoRead"];
@@ -58,40 +57,7 @@ impl OpenCall {
     }
 }
 
-/// A decision on a call that is not open: what was decided is looked up.
-#[derive(Debug)]
-pub(super) struct Late {
-    call: Call,
-    is_allow: bool,
-}
-
-#[derive(Serialize)]
-struct ApprovalsView<'a> {
-    approvals: Vec<ApprovalView<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ApprovalView<'a> {
-    #[serde(rename = "approval_id")]
-    approval_id: ToolCallId,
-    session_id: SessionId,
-    tool_call_id: ToolCallId,
-    tool: &'a str,
-    input: crate::wire::view::Object<'a>,
-    risk: &'a str,
-    #[serde(rename = "requested_at")]
-    requested_at: Unix,
-    #[serde(rename = "expires_at")]
-    expires_at: Option<Unix>,
-}
-
-const APPROVED: &str = "{\"approved\":true}";
-const REJECTED: &str = "{\"rejected\":true}";
-
 impl Work {
-    // --- the agent's side ---------------------------------------------------------------------------------------
-
     /// A tool call is mentioned. It is recorded at once and announced in a moment: mostly the ask follows, and clients
     /// then meet it as pending.
     pub(super) fn on_tool_used(
@@ -214,7 +180,8 @@ impl Work {
         let granted = session.grants.get(&fingerprint(&call.record)).cloned();
         if let Some(by) = granted {
             let kind = DecisionKind::AllowSession;
-            return self.decide(cx, id, tool, kind, &by, String::new(), None);
+            let verdict = Verdict { kind, by, message: String::new() };
+            return self.decide(cx, (id, tool), verdict, None);
         }
         let Some(call) = session.calls.get_mut(&tool) else { return };
         call.record.status = Progress::Pending;
@@ -249,8 +216,7 @@ impl Work {
         call.request = None;
         let tool = call.record.id;
         if call.record.decision.is_none() {
-            let kind = DecisionKind::Cancelled;
-            self.decide(cx, id, tool, kind, "daemon", String::new(), None);
+            self.decide(cx, (id, tool), Verdict::ours(DecisionKind::Cancelled, ""), None);
         }
     }
 
@@ -290,195 +256,6 @@ impl Work {
             cx.refuse(reply, &no_longer());
         }
     }
-
-    // --- the person's side --------------------------------------------------------------------------------------
-
-    pub(crate) fn on_approve(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        call: Call,
-        caller: Caller,
-        params: &Params<'_>,
-    ) {
-        let kind = match params.text("scope") {
-            Ok(None) => DecisionKind::AllowOnce,
-            Ok(Some(scope)) if scope == "once" => DecisionKind::AllowOnce,
-            Ok(Some(scope)) if scope == "session" => DecisionKind::AllowSession,
-            Ok(Some(_)) => {
-                let error = RpcError::bad_params("scope", "must be `once` or `session`");
-                return cx.refuse(call, &error);
-            }
-            Err(error) => return cx.refuse(call, &error),
-        };
-        self.on_decision(cx, call, caller, params, kind, String::new());
-    }
-
-    pub(crate) fn on_reject(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        call: Call,
-        caller: Caller,
-        params: &Params<'_>,
-    ) {
-        let message = match params.text("reason") {
-            Ok(Some(reason)) => format!("The user denied this: {reason}"),
-            Ok(None) => String::from("The user denied this."),
-            Err(error) => return cx.refuse(call, &error),
-        };
-        self.on_decision(cx, call, caller, params, DecisionKind::Deny, message);
-    }
-
-    fn on_decision(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        call: Call,
-        caller: Caller,
-        params: &Params<'_>,
-        kind: DecisionKind,
-        message: String,
-    ) {
-        let subject = session_param(params).and_then(|id| {
-            self.session_mut(id)?;
-            Ok((id, params.need_word::<ToolCallId>("toolCallId", "a tool call's id")?))
-        });
-        let (id, tool) = match subject {
-            Ok(subject) => subject,
-            Err(error) => return cx.refuse(call, &error),
-        };
-        let is_allow = is_allow(kind);
-        match self.open(id, tool) {
-            Some(open) if open.is_waiting() => {
-                self.decide(cx, id, tool, kind, &caller.name(), message, Some(call));
-            }
-            Some(open) => match &open.record.decision {
-                Some(decision) => answer_decided(cx, call, decision, is_allow),
-                None => cx.refuse(call, &not_asked()),
-            },
-            None => {
-                let ask = cx.ask(Question::ToolCall { session: id, id: tool });
-                self.asked.await_(ask, Asked::ToolCall(Late { call, is_allow }));
-            }
-        }
-    }
-
-    pub(crate) fn on_approval_late(&mut self, cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
-        let message = String::from("Nobody allowed this in time.");
-        self.decide(cx, id, tool, DecisionKind::Expired, "daemon", message, None);
-    }
-
-    /// The one place where a decision is made. It is on disk before the agent hears of it.
-    #[expect(clippy::too_many_arguments, reason = "what, on which, by whom, and who waits for it")]
-    fn decide(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        id: SessionId,
-        tool: ToolCallId,
-        kind: DecisionKind,
-        by: &str,
-        message: String,
-        waiting: Option<Call>,
-    ) {
-        let at = cx.engine.now.unix;
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(call) = session.calls.get_mut(&tool) else { return };
-        if call.record.decision.is_some() {
-            return;
-        }
-        forget_timers(cx, id, tool);
-        call.record.decision = Some(Decision { by: by.to_string(), at, kind });
-        call.record.expires_at = None;
-        call.record.status = if is_allow(kind) { Progress::Running } else { Progress::Error };
-        call.waiting = waiting;
-        call.message = message;
-        let first = if call.is_announced { updated(&call.record) } else { created(&call.record) };
-        let mut notices = vec![cx.engine.number(&first)];
-        call.is_announced = true;
-        notices.push(cx.engine.number(&Event::ApprovalResolved {
-            session_id: id,
-            tool_call_id: tool,
-            kind,
-            by,
-        }));
-        let changes = vec![Change::PutToolCall(call.record.clone())];
-        let waiting_for = session.waiting_for();
-        let previous = session.record.status;
-        notices.push(status_changed(cx, &session.record, previous, waiting_for, None));
-        let then = Then::Deliver(id, tool);
-        let after = After { session: Some(id), reply: None, notices, then };
-        self.store(cx, changes, Sync::Disk, after);
-    }
-
-    /// The decision is on disk: now the agent hears of it, and whoever made it hears that it did.
-    pub(super) fn deliver(&mut self, cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let proc = session.agent;
-        let Some(call) = session.calls.get_mut(&tool) else { return };
-        let waiting = call.waiting.take();
-        let Some(decision) = &call.record.decision else { return };
-        let (Some(proc), Some(request)) = (proc, call.request.take()) else {
-            if let Some(waiting) = waiting {
-                cx.refuse(waiting, &no_longer());
-            }
-            return;
-        };
-        let is_allow = is_allow(decision.kind);
-        if decision.kind == DecisionKind::AllowSession {
-            session.grants.insert(fingerprint(&call.record), decision.by.clone());
-        }
-        let line = if is_allow {
-            claude::allow(&request, &call.record.input)
-        } else {
-            claude::deny(&request, &call.message, false)
-        };
-        self.feed(cx, proc, line);
-        if let Some(waiting) = waiting {
-            let result = if is_allow { APPROVED } else { REJECTED };
-            self.answer_when_taken(cx, proc, waiting, result);
-        }
-    }
-
-    /// The decision could not be stored: nothing was decided, unless it was to be denied anyway.
-    pub(super) fn undo_decision(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        id: SessionId,
-        tool: ToolCallId,
-        error: &RpcError,
-    ) {
-        let Some(call) = self.open_mut(id, tool) else { return };
-        let waiting = call.waiting.take();
-        let was_allow = call.record.decision.as_ref().is_some_and(|it| is_allow(it.kind));
-        if was_allow {
-            call.record.decision = None;
-            call.record.status = Progress::Pending;
-            let timeout = cx.engine.config.limits.approval_timeout;
-            cx.engine.timers.arm(Timer::Approval(id, tool), cx.engine.now.mono + timeout);
-        }
-        if let Some(waiting) = waiting {
-            cx.refuse(waiting, error);
-        }
-        if !was_allow {
-            self.deliver(cx, id, tool);
-        }
-    }
-
-    pub(crate) fn on_approvals(&self, cx: &mut Ctx<'_>, call: Call) {
-        let calls = self.sessions.values().flat_map(|session| session.calls.values());
-        let approvals = calls
-            .filter(|open| open.is_waiting())
-            .map(|open| ApprovalView {
-                approval_id: open.record.id,
-                session_id: open.record.session,
-                tool_call_id: open.record.id,
-                tool: &open.record.name,
-                input: crate::wire::view::Object(&open.record.input),
-                risk: &open.record.risk,
-                requested_at: open.record.created_at,
-                expires_at: open.record.expires_at,
-            })
-            .collect();
-        cx.answer(call, &ApprovalsView { approvals });
-    }
 }
 
 /// Ends every open call of a session whose turn ends.
@@ -514,47 +291,6 @@ pub(super) fn end_record(record: &mut ToolCallRecord, at: Unix) {
     record.completed_at = Some(at);
 }
 
-/// A decision on a call that has its result already.
-pub(super) fn on_late(cx: &mut Ctx<'_>, late: Late, answer: Answer) {
-    match answer {
-        Answer::ToolCall(Some(record)) => match &record.decision {
-            Some(decision) => answer_decided(cx, late.call, decision, late.is_allow),
-            None => cx.refuse(late.call, &not_asked()),
-        },
-        Answer::ToolCall(None) => {
-            let error = RpcError::bad_params("toolCallId", "is not a tool call of this session");
-            cx.refuse(late.call, &error);
-        }
-        Answer::Failed(fault) => {
-            cx.refuse(late.call, &RpcError::storage(fault == StoreFault::Full));
-        }
-        Answer::Directory(_)
-        | Answer::Messages(_)
-        | Answer::Message(_)
-        | Answer::ToolCalls(_)
-        | Answer::Probe(_) => cx.refuse(late.call, &RpcError::storage(false)),
-    }
-}
-
-/// The same decision gets the same answer; the opposite one is told who was first (wire.md §4).
-fn answer_decided(cx: &mut Ctx<'_>, call: Call, decision: &Decision, is_now_allow: bool) {
-    if is_allow(decision.kind) == is_now_allow && decision.kind != DecisionKind::Expired {
-        let result = if is_now_allow { APPROVED } else { REJECTED };
-        let raw: Result<&serde_json::value::RawValue, _> = serde_json::from_str(result);
-        return cx.answer(call, &raw.ok());
-    }
-    let why = format!("this was decided at {} by {}", decision.at, decision.by);
-    let error = RpcError::new(-32602, "already_decided", why).detail("by", &decision.by);
-    cx.refuse(call, &error);
-}
-
-const fn is_allow(kind: DecisionKind) -> bool {
-    match kind {
-        DecisionKind::AllowOnce | DecisionKind::AllowSession => true,
-        DecisionKind::Deny | DecisionKind::Expired | DecisionKind::Cancelled => false,
-    }
-}
-
 fn forget_timers(cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
     cx.engine.timers.disarm(Timer::Announce(id, tool));
     cx.engine.timers.disarm(Timer::Approval(id, tool));
@@ -581,12 +317,4 @@ fn updated(record: &ToolCallRecord) -> Event<'_> {
         decision: record.decision.as_ref().map(Into::into),
         output: record.output.as_deref(),
     }
-}
-
-fn no_longer() -> RpcError {
-    RpcError::new(-32602, "already_decided", "the agent no longer waits for this")
-}
-
-fn not_asked() -> RpcError {
-    RpcError::new(-32602, "not_pending", "nobody was asked about this tool call")
 }

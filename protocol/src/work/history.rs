@@ -26,6 +26,7 @@ impl Work {
                 before: params.word("before", "a message's id")?,
                 after: params.word("after", "a message's id")?,
                 limit: page(cx, params)?,
+                bytes_max: cx.engine.config.limits.page_bytes_max,
             })
         });
         match question {
@@ -41,7 +42,8 @@ impl Work {
         let question = session_param(params).and_then(|session| {
             self.session_mut(session)?;
             let before = params.word("before", "a tool call's id")?;
-            Ok(Question::ToolCalls { session, before, limit: page(cx, params)? })
+            let bytes_max = cx.engine.config.limits.page_bytes_max;
+            Ok(Question::ToolCalls { session, before, limit: page(cx, params)?, bytes_max })
         });
         match question {
             Ok(question) => {

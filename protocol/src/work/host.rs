@@ -8,8 +8,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::Work;
+use super::ending::Ending;
 use super::provider;
-use super::{Work, turn};
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
 use crate::agent::claude;
@@ -18,6 +19,7 @@ use crate::contract::effect::{Command, Effect};
 use crate::contract::error::ProgramFault;
 use crate::contract::id::{ProcId, SessionId};
 use crate::contract::input::Stream;
+use crate::contract::record::Usage;
 use crate::engine::Timer;
 use crate::wire::rpc::RpcError;
 
@@ -34,10 +36,36 @@ pub(super) struct Agent {
     is_ending: bool,
     /// Lines in this turn that were not stream-json.
     pub(super) garbage: u32,
+    /// What the session had used when this process began.
+    usage_before: Usage,
+    /// Whether this process counts from zero; known with its first count.
+    counts_anew: Option<bool>,
     fed: u64,
     taken: u64,
     /// Calls that are answered once the process has taken so many bytes.
     deliveries: VecDeque<(u64, Call, &'static str)>,
+}
+
+impl Agent {
+    /// The session's use so far, from what this process has counted. Some versions of claude go on counting when they
+    /// resume a conversation, others begin at zero; never is anything summed twice.
+    pub(super) fn usage(&mut self, counted: Usage) -> Usage {
+        let before = self.usage_before;
+        let is_less = counted.input_tokens < before.input_tokens
+            || counted.output_tokens < before.output_tokens;
+        if !*self.counts_anew.get_or_insert(is_less) {
+            return counted;
+        }
+        let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (None, None) => None,
+            (a, b) => Some(a.unwrap_or(0).saturating_add(b.unwrap_or(0))),
+        };
+        Usage {
+            input_tokens: before.input_tokens.saturating_add(counted.input_tokens),
+            output_tokens: before.output_tokens.saturating_add(counted.output_tokens),
+            cost_micro_usd: sum(before.cost_micro_usd, counted.cost_micro_usd),
+        }
+    }
 }
 
 impl Work {
@@ -81,6 +109,8 @@ impl Work {
             complaint: Vec::new(),
             is_ending: false,
             garbage: 0,
+            usage_before: record.usage,
+            counts_anew: None,
             fed: 0,
             taken: 0,
             deliveries: VecDeque::new(),
@@ -211,7 +241,7 @@ impl Work {
             return;
         };
         if turn.is_cancelled {
-            self.finish_turn(cx, id, turn::Ending::Cancelled);
+            self.finish_turn(cx, id, Ending::Cancelled);
         } else if was_ending && turn.prompt.is_some() {
             self.spawn(cx, id);
         } else {
@@ -275,7 +305,7 @@ impl Work {
         for id in ids {
             if self.has_turn(id) {
                 let why = "the daemon was stopped during this turn";
-                self.finish_turn(cx, id, turn::Ending::Stopped(why));
+                self.finish_turn(cx, id, Ending::Stopped(why));
             }
         }
         let procs: Vec<_> = self.agents.keys().copied().collect();

@@ -8,13 +8,15 @@
 //! |---|---|
 //! | `session` | create, list, rename, delete, pause |
 //! | `send` | a message comes in and a turn begins |
-//! | `turn` | the agent talks, and the turn ends |
+//! | `turn` | the agent talks |
+//! | `ending` | the turn ends |
 //! | `approval` | a tool waits for a person |
 //! | `host` | agent processes: start, feed, stop |
 //! | `provider` | is claude here, and logged in? |
 //! | `history` | pages of the past |
 
 mod approval;
+mod ending;
 mod history;
 mod host;
 mod provider;
@@ -119,7 +121,7 @@ impl Work {
         }
         for mut message in core::mem::take(&mut snapshot.open_messages) {
             message.status = Progress::Error;
-            message.metadata = turn::error_metadata(
+            message.metadata = ending::error_metadata(
                 "interrupted",
                 "the daemon ended while this was being written",
                 "send the message again to go on",

@@ -15,26 +15,22 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
-use alloc::vec::Vec;
-
-use serde::Serialize;
 
 use super::approval::READ_ONLY;
 use super::send::created;
 use super::session::session_param;
-use super::{After, Then, Work, status_changed};
+use super::{After, Work, status_changed};
 use crate::access::account::empty;
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
 use crate::agent::claude;
-use crate::agent::event::{AgentEvent, Outcome, TurnEnd};
+use crate::agent::event::AgentEvent;
 use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{MessageId, ProcId, SessionId};
 use crate::contract::record::{Author, MessageRecord, Progress, SessionStatus};
 use crate::engine::Timer;
 use crate::wire::event::Event;
 use crate::wire::params::Params;
-use crate::wire::rpc::RpcError;
 
 /// Lines in one turn that are not stream-json before the program is no longer believed to be claude.
 const GARBAGE_MAX: u32 = 32;
@@ -52,20 +48,6 @@ pub(super) struct Turn {
     /// The process must not get another turn.
     pub(super) is_last: bool,
     is_cut: bool,
-}
-
-/// How a turn ends.
-#[derive(Debug)]
-pub(super) enum Ending<'a> {
-    Completed,
-    Cancelled,
-    /// The daemon stops.
-    Stopped(&'a str),
-    Failed {
-        kind: &'a str,
-        why: &'a str,
-        hint: &'a str,
-    },
 }
 
 impl Turn {
@@ -95,7 +77,7 @@ impl Turn {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         joined(&self.message.content, &self.provisional)
     }
 
@@ -167,7 +149,7 @@ impl Work {
             AgentEvent::Retrying { attempt, max, delay_ms, status } => {
                 self.on_retrying(cx, id, attempt, max, delay_ms, status);
             }
-            AgentEvent::TurnEnded(end) => self.on_turn_ended(cx, id, &end),
+            AgentEvent::TurnEnded(end) => self.on_turn_ended(cx, id, proc, &end),
             AgentEvent::Garbage => self.on_garbage(cx, id, proc),
             AgentEvent::Replied { .. } | AgentEvent::Ignored => {}
         }
@@ -321,165 +303,6 @@ impl Work {
             self.retire_agent(cx, id);
         }
     }
-
-    // --- the end ------------------------------------------------------------------------------------------------
-
-    fn on_turn_ended(&mut self, cx: &mut Ctx<'_>, id: SessionId, end: &TurnEnd<'_>) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        if let Some(usage) = end.usage {
-            session.record.usage = usage;
-        }
-        if end.is_not_found {
-            session.record.agent_session = format!("{}", cx.engine.entropy.uuid());
-            session.record.agent_resumable = false;
-        }
-        if end.is_not_logged_in {
-            self.claude.doubt();
-        }
-        let is_cancelled = session.turn.as_ref().is_some_and(|turn| turn.is_cancelled);
-        let ending = match end.outcome {
-            Outcome::Completed => Ending::Completed,
-            _ if is_cancelled => Ending::Cancelled,
-            Outcome::Interrupted => Ending::Cancelled,
-            Outcome::ApiError | Outcome::Failed => failure(end),
-        };
-        self.finish_turn(cx, id, ending);
-    }
-
-    /// Ends a turn with an error that its session shows.
-    pub(super) fn fail_turn(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        id: SessionId,
-        kind: &str,
-        why: &str,
-        hint: &str,
-    ) {
-        self.finish_turn(cx, id, Ending::Failed { kind, why, hint });
-    }
-
-    pub(super) fn finish_turn(&mut self, cx: &mut Ctx<'_>, id: SessionId, ending: Ending<'_>) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut turn) = session.turn.take() else { return };
-        session.is_dirty = false;
-        let at = cx.engine.now.unix;
-        cx.engine.timers.disarm(Timer::Stream(id));
-        cx.engine.timers.disarm(Timer::Interrupt(id));
-        let mut changes = Vec::new();
-        let mut notices = Vec::new();
-        super::approval::end_calls(cx, session, &mut changes, &mut notices);
-
-        turn.message.content = turn.text();
-        turn.message.status = Progress::Done;
-        match ending {
-            Ending::Completed => {}
-            Ending::Cancelled => turn.message.metadata = String::from("{\"cancelled\":true}"),
-            Ending::Stopped(why) => {
-                turn.message.status = Progress::Error;
-                turn.message.metadata = error_metadata("interrupted", why, "send it again");
-            }
-            Ending::Failed { kind, why, hint } => {
-                turn.message.status = Progress::Error;
-                turn.message.metadata = error_metadata(kind, why, hint);
-            }
-        }
-        notices.push(cx.engine.number(&Event::MessageUpdated {
-            session_id: id,
-            message_id: turn.message.id,
-            content: &turn.message.content,
-            status: turn.message.status,
-        }));
-        let record = &mut session.record;
-        let previous = record.status;
-        record.updated_at = at;
-        if matches!(ending, Ending::Completed) {
-            record.status = SessionStatus::Completed;
-            notices.push(status_changed(cx, record, previous, None, None));
-        }
-        let previous = record.status;
-        let (status, reason) = match ending {
-            Ending::Failed { why, .. } => (SessionStatus::Error, Some(why)),
-            Ending::Cancelled => (SessionStatus::Idle, Some("cancelled")),
-            Ending::Completed | Ending::Stopped(_) => (SessionStatus::Idle, None),
-        };
-        record.status = if session.is_pausing { SessionStatus::Paused } else { status };
-        session.is_pausing = false;
-        notices.push(status_changed(cx, record, previous, None, reason));
-        changes.push(Change::PutMessage(turn.message));
-        changes.push(Change::PutSession(record.clone()));
-        let after = After { session: Some(id), reply: None, notices, then: Then::Nothing };
-        self.store(cx, changes, Sync::Process, after);
-        self.after_turn(cx, id, turn.is_last);
-    }
-
-    /// The agent may stay for a while; not for ever.
-    fn after_turn(&mut self, cx: &mut Ctx<'_>, id: SessionId, is_last: bool) {
-        let Some(proc) = self.sessions.get(&id).and_then(|session| session.agent) else { return };
-        if is_last {
-            return self.end_agent(cx, proc);
-        }
-        if let Some(agent) = self.agents.get_mut(&proc) {
-            agent.garbage = 0;
-        }
-        let at = cx.engine.now.mono + cx.engine.config.limits.agent_idle;
-        cx.engine.timers.arm(Timer::AgentIdle(id), at);
-    }
-
-    /// The turn could not be written down: the agent must not go on with what nobody can see.
-    pub(super) fn on_turn_lost(&mut self, cx: &mut Ctx<'_>, id: SessionId, error: &RpcError) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        if session.turn.take().is_none() {
-            return;
-        }
-        let mut unkept = (Vec::new(), Vec::new());
-        super::approval::end_calls(cx, session, &mut unkept.0, &mut unkept.1);
-        let previous = core::mem::replace(&mut session.record.status, SessionStatus::Error);
-        cx.tell_in_passing(&Event::StatusChanged {
-            session_id: id,
-            status: SessionStatus::Error,
-            previous,
-            waiting_for: None,
-            reason: Some(&error.message),
-        });
-        if let Some(proc) = session.agent {
-            self.kill_agent(cx, proc);
-        }
-    }
-}
-
-fn failure<'a>(end: &TurnEnd<'a>) -> Ending<'a> {
-    let why = if end.error.is_empty() { "claude gave no reason" } else { end.error };
-    if end.is_not_logged_in {
-        return Ending::Failed {
-            kind: "provider_not_available",
-            why,
-            hint: "run `claude auth login`",
-        };
-    }
-    if end.is_not_found {
-        let hint = "send it again: a new conversation begins";
-        return Ending::Failed { kind: "conversation_lost", why, hint };
-    }
-    if end.api_status == Some(429) {
-        return Ending::Failed { kind: "provider_rate_limited", why, hint: "try again later" };
-    }
-    Ending::Failed { kind: "agent_failed", why, hint: "send the message again" }
-}
-
-/// The remarks of a message that went wrong.
-pub(super) fn error_metadata(kind: &str, message: &str, hint: &str) -> String {
-    #[derive(Serialize)]
-    struct Error<'a> {
-        kind: &'a str,
-        message: &'a str,
-        hint: &'a str,
-    }
-    #[derive(Serialize)]
-    struct Metadata<'a> {
-        error: Error<'a>,
-    }
-    let metadata = Metadata { error: Error { kind, message, hint } };
-    serde_json::to_string(&metadata).unwrap_or_else(|_| String::from("{}"))
 }
 
 /// Finished blocks stand apart by an empty line.

@@ -2,6 +2,7 @@
 //!
 //! Owns the reading statements behind a [`Question`]; refuses to know who may ask.
 
+use clawd_protocol::record::{MessageRecord, ToolCallRecord};
 use clawd_protocol::{Answer, MessageId, Question, SessionId, StoreFault, ToolCallId};
 use rusqlite::{Connection, Result};
 
@@ -9,8 +10,8 @@ use super::{fault, rows};
 
 pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
     let answer = match question {
-        Question::Messages { session, before, after, limit } => {
-            messages(db, *session, *before, *after, *limit)
+        Question::Messages { session, before, after, limit, bytes_max } => {
+            messages(db, *session, *before, *after, (*limit, *bytes_max))
         }
         Question::MessageByClientId { session, client_id } => rows::all(
             db,
@@ -19,7 +20,9 @@ pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
             rows::message,
         )
         .map(|mut found| Answer::Message(found.pop())),
-        Question::ToolCalls { session, before, limit } => tool_calls(db, *session, *before, *limit),
+        Question::ToolCalls { session, before, limit, bytes_max } => {
+            tool_calls(db, *session, *before, (*limit, *bytes_max))
+        }
         Question::ToolCall { session, id } => rows::all(
             db,
             "SELECT * FROM tool_call WHERE session = ?1 AND id = ?2",
@@ -42,7 +45,7 @@ fn messages(
     session: SessionId,
     before: Option<MessageId>,
     after: Option<MessageId>,
-    limit: usize,
+    (limit, bytes_max): (usize, usize),
 ) -> Result<Answer> {
     let session = session.to_string();
     let before = before.map(|id| id.to_string());
@@ -58,7 +61,9 @@ fn messages(
            (?3 IS NULL OR ordinal > (SELECT ordinal FROM message WHERE id = ?3 AND session = ?1))
          ORDER BY ordinal DESC LIMIT ?4"
     };
-    let mut page = rows::all(db, sql, (session, before, after, limit), rows::message)?;
+    let params = (session, before, after, limit);
+    let size = |it: &MessageRecord| it.content.len() + it.metadata.len();
+    let mut page = rows::page(db, sql, params, rows::message, bytes_max, size)?;
     if !forwards {
         page.reverse();
     }
@@ -69,16 +74,15 @@ fn tool_calls(
     db: &Connection,
     session: SessionId,
     before: Option<ToolCallId>,
-    limit: usize,
+    (limit, bytes_max): (usize, usize),
 ) -> Result<Answer> {
-    let mut page = rows::all(
-        db,
-        "SELECT * FROM tool_call WHERE session = ?1 AND
+    let sql = "SELECT * FROM tool_call WHERE session = ?1 AND
            (?2 IS NULL OR n < (SELECT n FROM tool_call WHERE id = ?2 AND session = ?1))
-         ORDER BY n DESC LIMIT ?3",
-        (session.to_string(), before.map(|id| id.to_string()), limit),
-        rows::tool_call,
-    )?;
+         ORDER BY n DESC LIMIT ?3";
+    let params = (session.to_string(), before.map(|id| id.to_string()), limit);
+    let size =
+        |it: &ToolCallRecord| it.input.len() + it.output.as_ref().map_or(0, |output| output.len());
+    let mut page = rows::page(db, sql, params, rows::tool_call, bytes_max, size)?;
     page.reverse();
     Ok(Answer::ToolCalls(page))
 }

@@ -31,6 +31,30 @@ pub(super) fn all<T, P: Params>(
     db.prepare_cached(sql)?.query_map(params, read)?.collect()
 }
 
+/// The first rows of a query, as many as fit into `bytes_max` and at least one. The rest is not read.
+pub(super) fn page<T, P: Params>(
+    db: &Connection,
+    sql: &str,
+    params: P,
+    read: fn(&Row<'_>) -> Result<T>,
+    bytes_max: usize,
+    size: fn(&T) -> usize,
+) -> Result<Vec<T>> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut page = Vec::new();
+    let mut room = bytes_max;
+    for record in statement.query_map(params, read)? {
+        let record = record?;
+        match room.checked_sub(size(&record)) {
+            Some(left) => room = left,
+            None if page.is_empty() => room = 0,
+            None => break,
+        }
+        page.push(record);
+    }
+    Ok(page)
+}
+
 pub(super) fn put_device(db: &Connection, device: &DeviceRecord) -> Result<()> {
     db.prepare_cached(
         "INSERT OR REPLACE INTO device

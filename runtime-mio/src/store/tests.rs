@@ -82,8 +82,13 @@ mod disk {
         ]);
         let full = Err(StoreFault::Full);
         assert_eq!(results, [(OpId(2), Ok(())), (OpId(3), full), (OpId(4), Ok(()))]);
-        let page =
-            Question::Messages { session: session().id, before: None, after: None, limit: 9 };
+        let page = Question::Messages {
+            session: session().id,
+            before: None,
+            after: None,
+            limit: 9,
+            bytes_max: usize::MAX,
+        };
         assert_eq!(store.answer(&page), Answer::Messages(vec![message(2, 100)]));
     }
 
