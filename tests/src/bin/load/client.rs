@@ -163,9 +163,11 @@ impl Many {
         Ok(Self { poll, events: Events::with_capacity(256), conns })
     }
 
-    /// Reads what comes until `done`, or nothing comes for long; `each` gets the connection and its number of new frames.
+    /// Reads what comes until `is_done`, or nothing comes for long; `each` gets the connection and its number of new
+    /// frames, of which all must be as asked.
     pub(crate) fn run(
         &mut self,
+        is_as_asked: impl Fn(&[u8]) -> bool,
         mut each: impl FnMut(usize, &mut Conn, usize) -> io::Result<()>,
         mut is_done: impl FnMut() -> bool,
     ) -> io::Result<()> {
@@ -185,7 +187,11 @@ impl Many {
                         Err(error) => return Err(error),
                     }
                 }
-                let count = conn.take(|_| {});
+                let mut is_odd = false;
+                let count = conn.take(|frame| is_odd |= !is_as_asked(frame));
+                if is_odd {
+                    return Err(io::Error::other("the server said something else"));
+                }
                 each(index, conn, count)?;
                 conn.flush()?;
             }
@@ -194,10 +200,12 @@ impl Many {
     }
 }
 
-/// Sends `request` over each connection, `depth` at a time, for `span` after a warm-up; answers per second.
+/// Sends `request` over each connection, `depth` at a time, for `span` after a warm-up; answers per second, of which each
+/// must end with `end`.
 pub(crate) fn ping_pong(
     conns: Vec<Conn>,
     request: &[u8],
+    end: &[u8],
     depth: usize,
     span: Duration,
 ) -> io::Result<f64> {
@@ -210,6 +218,7 @@ pub(crate) fn ping_pong(
     let mut begun = None;
     let answered = std::cell::Cell::new(0_u64);
     many.run(
+        |frame| frame.ends_with(end),
         |_, conn, count| {
             (0..count).for_each(|_| conn.queue(request));
             answered.set(answered.get() + count as u64);

@@ -21,6 +21,8 @@ mod echo;
 
 const SPAN: Duration = Duration::from_secs(2);
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"daemon.ping"}"#;
+const PONG: &[u8] =
+    concat!(r#""result":{"pong":true,"version":""#, env!("CARGO_PKG_VERSION"), "\"}}").as_bytes();
 const PIN_SHELL: &str = "taskset -pc 0 $$ >/dev/null";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -84,7 +86,7 @@ fn measure(is_pinned: bool) -> Outcome<Vec<Row>> {
     row("rssKib", "resident at rest", resting, "KiB");
     row("connKib", "per idle authenticated connection (500)", idle_cost(&daemon)?, "KiB");
     let conns = (0..16).map(|_| Conn::owner(daemon.port, &daemon.token()));
-    let pings = ping_pong(conns.collect::<io::Result<_>>()?, PING.as_bytes(), 32, SPAN)?;
+    let pings = ping_pong(conns.collect::<io::Result<_>>()?, PING.as_bytes(), PONG, 32, SPAN)?;
     row("pingPerSec", "pings answered, 16 connections, 32 deep", pings, "/s");
     for (key, what, kind) in [
         ("echoTungstenitePerSec", "  the same echoed by mio + tungstenite", "tungstenite"),
@@ -148,7 +150,7 @@ fn echo_rate(kind: &str, is_pinned: bool) -> Outcome<f64> {
     let port = process.wait_for(|text| text.trim().strip_prefix("127.0.0.1:")?.parse().ok());
     let port = port.ok_or("the echo server ended")?;
     let conns = (0..16).map(|_| Conn::open(port)).collect::<io::Result<_>>()?;
-    Ok(ping_pong(conns, PING.as_bytes(), 32, SPAN)?)
+    Ok(ping_pong(conns, PING.as_bytes(), PING.as_bytes(), 32, SPAN)?)
 }
 
 fn create_session(daemon: &Daemon, repo: &Path) -> Outcome<String> {
@@ -190,6 +192,7 @@ fn fan_out(daemon: &Daemon, session: &str, in_flight: usize) -> Outcome<f64> {
     while Instant::now() < deadline {
         let goal = (asked - in_flight + 1) * LISTENERS;
         many.run(
+            |_| true,
             |index, _, count| {
                 delivered.set(delivered.get() + if index == sender { 0 } else { count });
                 Ok(())
