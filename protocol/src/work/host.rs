@@ -245,7 +245,12 @@ impl Work {
         } else if was_ending && turn.prompt.is_some() {
             self.spawn(cx, id);
         } else {
-            let why = describe_exit(code, &complaint.unwrap_or_default());
+            let complaint = complaint.unwrap_or_default();
+            let complaint = String::from_utf8_lossy(&complaint);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.record.agent_resumable |= claude::knows_conversation(&complaint);
+            }
+            let why = describe_exit(code, &complaint);
             self.fail_turn(cx, id, "agent_failed", &why, "send the message again to go on");
         }
     }
@@ -320,12 +325,11 @@ fn gone() -> RpcError {
         .hint("send the message again to go on")
 }
 
-fn describe_exit(code: Option<i32>, complaint: &[u8]) -> String {
+fn describe_exit(code: Option<i32>, complaint: &str) -> String {
     let how = match code {
         Some(code) => format!("claude ended in the middle of a turn (exit code {code})"),
         None => String::from("claude was ended in the middle of a turn by a signal"),
     };
-    let complaint = String::from_utf8_lossy(complaint);
     match complaint.trim() {
         "" => how,
         complaint => format!("{how}: {complaint}"),

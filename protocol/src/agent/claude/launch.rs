@@ -105,6 +105,13 @@ fn is_model(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:/@[]".contains(c))
 }
 
+/// Whether a claude that ended said that it knows the conversation already: then it is to be resumed, not begun. It says
+/// so when it was killed after it had written the conversation down and before its daemon had.
+#[must_use]
+pub fn knows_conversation(stderr: &str) -> bool {
+    stderr.contains("Session ID") && stderr.contains("is already in use")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ mod parse;
 mod probe;
 mod speak;
 
-pub use launch::{INHERIT, Launch, LaunchFault, NAME, SET, launch};
+pub use launch::{INHERIT, Launch, LaunchFault, NAME, SET, knows_conversation, launch};
 pub use parse::parse;
 pub use probe::{probe_runs, read_probe};
 pub use speak::{
