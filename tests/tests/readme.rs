@@ -1,0 +1,57 @@
+//! The README is true: each command in it exists, each file it names is there, and its settings are read.
+//!
+//! Owns the proof of README.md and SECURITY.md; refuses to know what the commands do (the other tests do).
+
+use std::fs;
+use std::path::Path;
+
+use clawd_tests::daemon::{Site, write_private};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+fn readme() -> String {
+    fs::read_to_string(root().join("README.md")).expect("README.md")
+}
+
+#[test]
+fn every_clawd_command_exists() {
+    let site = Site::new();
+    let readme = readme();
+    let commands: Vec<_> =
+        readme.lines().filter_map(|line| line.strip_prefix("$ clawd ")).collect();
+    assert!(commands.len() >= 6, "the README shows commands: {commands:?}");
+    for command in commands {
+        let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+        let words: Vec<_> = command.split(' ').take_while(is_word).collect();
+        let (code, _, complaint) = site.run(&[&words[..], &["--help"]].concat());
+        assert_eq!(code, Some(0), "`clawd {command}`: {complaint}");
+    }
+}
+
+#[test]
+fn every_path_exists() {
+    let readme = readme();
+    let mut checked = 0;
+    for path in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let path = path.split('#').next().unwrap_or_default();
+        if !path.starts_with("http") && !path.is_empty() {
+            assert!(root().join(path).exists(), "{path}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 4, "the README links to files");
+}
+
+#[test]
+fn the_settings_it_shows_are_settings() {
+    let readme = readme();
+    let toml = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let site = Site::new();
+    let toml = toml.expect("an example of config.toml").as_bytes();
+    write_private(&site.data().join("config.toml"), toml);
+    let (code, answer, complaint) = site.run(&["status", "--json"]);
+    assert_eq!((code, complaint.as_str()), (Some(1), ""), "read without complaint; nothing runs");
+    assert!(answer.contains("not_running"), "{answer}");
+}
