@@ -1,61 +1,21 @@
 //! A scripted agent: what the real `claude` does with its standard input and output, one act after another.
 //!
-//! Owns the script, the dialect as it was recorded from the real program, and the count of what its tools really did;
-//! refuses to know the daemon. A tool that asks does its work once, after `allow`, and never otherwise.
+//! Owns the course of turns, the questions and the count of what its tools really did; refuses to know the daemon. A
+//! tool that asks does its work once, after `allow`, and never otherwise.
+//!
+//! ```text
+//! script     what it is to do        dialect    how it says so, as it was recorded from the real program
+//! ```
+
+mod dialect;
+mod script;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use clawd_protocol::{Command, Instant, Stream};
 use serde_json::{Value, json};
 
-/// One thing that the agent does in a turn.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Act {
-    /// Says this, streamed in words.
-    Say(String),
-    /// Uses a tool and waits for leave.
-    Ask {
-        /// The tool's name.
-        name: String,
-        /// Its input.
-        input: Value,
-    },
-    /// Uses a tool without asking, as it does with harmless ones.
-    Use {
-        /// The tool's name.
-        name: String,
-        /// Its input.
-        input: Value,
-    },
-    /// Writes exactly these bytes.
-    Write(Stream, Vec<u8>),
-    /// Is silent for a while.
-    Wait(Duration),
-    /// Ends the turn with this error.
-    Fail(String),
-    /// Does nothing any more, whatever it is told; even the end of its input does not end it.
-    Hang,
-    /// Ends at once.
-    Crash(i32),
-}
-
-impl Act {
-    /// Says `text`.
-    #[must_use]
-    pub fn say(text: &str) -> Self {
-        Self::Say(text.to_owned())
-    }
-
-    /// Asks for leave to run `command`.
-    #[must_use]
-    pub fn bash(command: &str) -> Self {
-        Self::Ask { name: "Bash".to_owned(), input: json!({ "command": command }) }
-    }
-}
-
-/// What one agent process does: a list of acts for each turn; later turns just say `ok`.
-pub type Script = Vec<Vec<Act>>;
+pub use script::{Act, Script};
 
 /// Something that the agent did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,70 +267,6 @@ impl Child {
             Act::Hang => self.is_hung = true,
             Act::Crash(code) => self.exit(Some(code)),
         }
-    }
-
-    fn speak(&mut self, text: &str) {
-        let id = self.id("msg");
-        let message = json!({"id": id, "type": "message", "role": "assistant",
-            "model": "claude-opus-5-5", "content": [], "stop_reason": null});
-        self.stream(&json!({"type": "message_start", "message": message}));
-        let block = json!({"type": "text", "text": ""});
-        self.stream(&json!({"type": "content_block_start", "index": 0, "content_block": block}));
-        for word in text.split_inclusive(' ') {
-            let delta = json!({"type": "text_delta", "text": word});
-            self.stream(&json!({"type": "content_block_delta", "index": 0, "delta": delta}));
-        }
-        self.assistant(&id, &json!([{"type": "text", "text": text}]));
-        self.stream(&json!({"type": "content_block_stop", "index": 0}));
-        self.stream(&json!({"type": "message_stop"}));
-    }
-
-    fn tool_use(&mut self, name: &str, input: &Value) -> String {
-        let (message, tool) = (self.id("msg"), self.id("toolu"));
-        let block = json!({"type": "tool_use", "id": tool, "name": name, "input": input});
-        self.assistant(&message, &json!([block]));
-        tool
-    }
-
-    fn tool_result(&mut self, tool: &str, is_error: bool, text: &str) {
-        let block = json!({"tool_use_id": tool, "type": "tool_result", "content": text,
-            "is_error": is_error});
-        self.say(&json!({"type": "user", "message": {"role": "user", "content": [block]},
-            "parent_tool_use_id": null, "session_id": self.session.clone()}));
-    }
-
-    fn assistant(&mut self, id: &str, content: &Value) {
-        let message = json!({"id": id, "type": "message", "role": "assistant",
-            "model": "claude-opus-5-5", "content": content, "stop_reason": null});
-        self.say(&json!({"type": "assistant", "message": message, "parent_tool_use_id": null,
-            "session_id": self.session.clone()}));
-    }
-
-    fn stream(&mut self, event: &Value) {
-        self.say(&json!({"type": "stream_event", "event": event, "parent_tool_use_id": null,
-            "session_id": self.session.clone()}));
-    }
-
-    /// Usage is the turn's, money is the conversation's.
-    fn result(&mut self, outcome: &Value) {
-        let mut line = outcome.clone();
-        line["session_id"] = json!(self.session);
-        line["total_cost_usd"] = json!(0.0008 * self.turns as f64);
-        line["usage"] = json!({"input_tokens": 100, "output_tokens": 20});
-        line["modelUsage"] = json!({"claude-opus-5-5": {"inputTokens": 100 * self.turns,
-            "outputTokens": 20 * self.turns, "costUSD": 0.0008 * self.turns as f64}});
-        line["num_turns"] = json!(1);
-        line["type"] = json!("result");
-        self.say(&line);
-    }
-
-    fn id(&mut self, prefix: &str) -> String {
-        self.ids += 1;
-        format!("{prefix}_{}", self.ids)
-    }
-
-    fn say(&mut self, line: &Value) {
-        self.write(Stream::Out, format!("{line}\n").into_bytes());
     }
 
     fn write(&mut self, stream: Stream, bytes: Vec<u8>) {
