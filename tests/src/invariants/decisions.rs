@@ -1,0 +1,81 @@
+//! Approvals: a tool does its work only after a durable decision of somebody who may decide, and once.
+//!
+//! Owns the decisions as they became durable, and what agents' tools really did; refuses to know how they were asked
+//! for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clawd_protocol::record::{DecisionKind, Role, ToolCallRecord};
+use clawd_protocol::{Change, DeviceId, ProcId};
+use serde_json::Value;
+
+use super::{Invariants, Verdict, ensure};
+use crate::child::Child;
+use crate::store::Store;
+
+impl Invariants {
+    /// Changes have become durable.
+    pub(crate) fn on_stored(&mut self, changes: &[Change], store: &Store) -> Verdict {
+        for change in changes {
+            if let Change::PutToolCall(call) = change {
+                self.on_decision(call, store)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_decision(&mut self, call: &ToolCallRecord, store: &Store) -> Verdict {
+        let Some(decision) = &call.decision else {
+            let known = self.decided.contains_key(&call.id);
+            return ensure(!known, || format!("the decision on {} was taken back", call.id));
+        };
+        let first = self.decided.entry(call.id).or_insert_with(|| decision.clone());
+        ensure(first == decision, || format!("{} was decided twice", call.id))?;
+        let allows = matches!(decision.kind, DecisionKind::AllowOnce | DecisionKind::AllowSession);
+        let may = match decision.by.as_str() {
+            "owner" => true,
+            "daemon" => !allows || call.risk == "low" || is_session_allowed(call, store),
+            id => id.parse().is_ok_and(|id: DeviceId| {
+                store.db.devices.get(&id).is_some_and(|device| device.role >= Role::Approve)
+            }),
+        };
+        ensure(may, || format!("{} was decided by {}", call.id, decision.by))
+    }
+
+    /// A tool did its work only after a durable decision that allows exactly this (H1, H3), and once.
+    pub(super) fn check_deeds(
+        &mut self,
+        children: &BTreeMap<ProcId, Child>,
+        store: &Store,
+    ) -> Verdict {
+        for (proc, child) in children {
+            let checked = self.checked_deeds.entry(*proc).or_default();
+            for (tool, input) in child.done.iter().skip(*checked) {
+                let mut calls = store.db.tool_calls.values().map(|(_, call)| call);
+                let call = calls.find(|call| call.provider_id == *tool);
+                let call = call.ok_or_else(|| format!("{tool} ran and is not stored"))?;
+                let stored: Value = serde_json::from_str(&call.input).unwrap_or_default();
+                ensure(stored == *input, || format!("{tool} ran with {input}, not {stored}"))?;
+                let kind = call.decision.as_ref().map(|decision| decision.kind);
+                let is_allowed =
+                    matches!(kind, Some(DecisionKind::AllowOnce | DecisionKind::AllowSession));
+                let is_fine = is_allowed || is_session_allowed(call, store) || call.risk == "low";
+                ensure(is_fine, || format!("{tool} ran, and its decision is {kind:?}"))?;
+            }
+            *checked = child.done.len();
+            let unique: BTreeSet<_> = child.answers.iter().collect();
+            let is_once = unique.len() == child.answers.len();
+            ensure(is_once, || format!("{proc:?} was answered twice"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Another call of the same tool in this session was allowed for the whole session.
+fn is_session_allowed(call: &ToolCallRecord, store: &Store) -> bool {
+    store.db.tool_calls.values().any(|(_, other)| {
+        other.session == call.session
+            && other.name == call.name
+            && other.decision.as_ref().is_some_and(|d| d.kind == DecisionKind::AllowSession)
+    })
+}
