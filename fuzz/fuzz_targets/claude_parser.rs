@@ -1,4 +1,9 @@
 //! An agent's output, cut anywhere: the same bytes mean the same, and no line means nothing.
+//!
+//! Proves that the parser never panics, that it says the same of one piece, of pieces of any size and of single bytes,
+//! and that it keeps no more than a line's limit. The first byte is the size of the pieces, the rest is the output.
+//!
+//! From the repository's root: `cargo +nightly fuzz run claude_parser`; all targets: `bash fuzz/smoke.sh 60`.
 #![no_main]
 
 use clawd_protocol::agent::claude::parse;

@@ -1,4 +1,9 @@
 //! Whatever listens on the port says anything: our client never shows it the token, and is never ready (security A7).
+//!
+//! Proves that a client which demands proof neither sends anything more to a daemon that has not given it, nor counts
+//! it as ready. The bytes are messages, with 0xff between them.
+//!
+//! From the repository's root: `cargo +nightly fuzz run client`; all targets: `bash fuzz/smoke.sh 60`.
 #![no_main]
 
 use clawd_protocol::access::token::mint_local;

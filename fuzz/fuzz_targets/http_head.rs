@@ -1,14 +1,16 @@
 //! Any request head (security B1–B4), read as the runtime reads it: answered once or upgraded, never both, never open.
+//!
+//! Proves that no head, from TCP or from the Unix socket, leaves a connection undecided, and that none is upgraded
+//! without exactly one key. The bytes are the head; where they are not a whole one, there is nothing to do yet.
+//!
+//! From the repository's root: `cargo +nightly fuzz run http_head`; all targets: `bash fuzz/smoke.sh 60`.
 #![no_main]
 
 use clawd_protocol::{Head, HeadFault, Source};
 use clawd_tests::{LOOPBACK, Stage, World};
 use libfuzzer_sys::fuzz_target;
 
-fn read<'a>(
-    bytes: &'a [u8],
-    request: &mut httparse::Request<'_, 'a>,
-) -> Result<bool, HeadFault> {
+fn read<'a>(bytes: &'a [u8], request: &mut httparse::Request<'_, 'a>) -> Result<bool, HeadFault> {
     match request.parse(bytes) {
         Ok(status) => Ok(status.is_complete()),
         Err(httparse::Error::TooManyHeaders) => Err(HeadFault::TooLarge),

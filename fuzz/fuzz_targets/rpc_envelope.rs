@@ -1,4 +1,9 @@
 //! An authenticated peer sends any text (security B6): what comes back is JSON-RPC, and the daemon stays usable.
+//!
+//! Proves that no message panics the daemon or violates an invariant, and that afterwards it answers its owner unless
+//! it was told to stop. The bytes are messages, with 0xff between them.
+//!
+//! From the repository's root: `cargo +nightly fuzz run rpc_envelope`; all targets: `bash fuzz/smoke.sh 60`.
 #![no_main]
 
 use clawd_protocol::{Limits, Source};

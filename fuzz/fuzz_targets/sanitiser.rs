@@ -1,4 +1,9 @@
 //! Other people's text on its way to a terminal (security K1): nothing hidden comes out, and nothing looks like another.
+//!
+//! Proves that no control, bidirectional or invisible character survives, and that harmless text comes out as it was.
+//! The bytes are the text.
+//!
+//! From the repository's root: `cargo +nightly fuzz run sanitiser`; all targets: `bash fuzz/smoke.sh 60`.
 #![no_main]
 
 use clawd_protocol::text::{is_hidden, visible, visible_bytes, visible_line};

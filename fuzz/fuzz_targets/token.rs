@@ -1,4 +1,9 @@
 //! Any text in a token's place: what is taken for one has its form, and every other text differs from it.
+//!
+//! Proves that form and checksum are really checked: one changed character never makes another token. The bytes are the
+//! text, and the first two of them the place and the character to change.
+//!
+//! From the repository's root: `cargo +nightly fuzz run token`; all targets: `bash fuzz/smoke.sh 60`.
 #![no_main]
 
 use clawd_protocol::access::token::{TokenKind, kind_of, mint_local};
