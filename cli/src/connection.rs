@@ -5,15 +5,15 @@
 //! (security A7); the token is exposed in one place, where the frame is written.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use clawd_protocol::access::token::Secret;
 use clawd_protocol::client::{CallId, Client, Happening, RpcError, Trust, Violation, Welcome};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -21,71 +21,14 @@ use tungstenite::{Error as WsError, Message, WebSocket};
 
 use crate::daemon;
 use crate::exit::{Exit, Failure};
+use link::{Link, Polled, poll};
+
+mod link;
 
 /// How long the daemon may take to let us in.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long it may take to answer a call: longer than a provider's probe.
 const CALL_TIMEOUT: Duration = Duration::from_secs(40);
-
-/// One of the two ways to reach the daemon.
-#[derive(Debug)]
-enum Link {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Read for Link {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.read(buffer),
-            Self::Tcp(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Link {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.write(bytes),
-            Self::Tcp(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Link {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Unix(stream) => stream.as_fd(),
-            Self::Tcp(stream) => stream.as_fd(),
-        }
-    }
-}
-
-impl Link {
-    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))
-            }
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))
-            }
-        }
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.set_nonblocking(true),
-            Self::Tcp(stream) => stream.set_nonblocking(true),
-        }
-    }
-}
 
 /// What waiting came to.
 #[derive(Debug)]
@@ -289,39 +232,6 @@ enum Met {
     Other(usize),
 }
 
-enum Polled {
-    Link,
-    Other(usize),
-    Timeout,
-}
-
-fn poll(
-    link: &Link,
-    flags: PollFlags,
-    others: &[BorrowedFd<'_>],
-    deadline: Option<Instant>,
-) -> Result<Polled, Failure> {
-    let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(link, flags)];
-    fds.extend(others.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        // Rounded up: a wait that ends a little early would go round once more for nothing.
-        let timeout = left.map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(0) => return Ok(Polled::Timeout),
-            Ok(_) => break,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Failure::io("cannot wait", &error.into())),
-        }
-    }
-    // People first: a busy daemon must not keep Ctrl-C from being heard.
-    let other = fds.iter().skip(1).position(|fd| !fd.revents().is_empty());
-    Ok(other.map_or(Polled::Link, Polled::Other))
-}
-
 fn demand() -> Result<Trust, Failure> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce)
@@ -368,156 +278,5 @@ fn refused(error: RpcError) -> Failure {
     failure
 }
 
-/// Whether one may go on without the user: Ctrl-C as something that can be waited for.
-#[derive(Debug)]
-pub(crate) struct Interrupts(UnixStream);
-
-impl Interrupts {
-    /// From now on these signals do not end the process.
-    pub(crate) fn catch(signals: &[i32]) -> Result<Self, Failure> {
-        let io = |error: io::Error| Failure::io("cannot listen for Ctrl-C", &error);
-        let (read, write) = UnixStream::pair().map_err(io)?;
-        read.set_nonblocking(true).map_err(io)?;
-        for signal in signals {
-            signal_hook::low_level::pipe::register(*signal, write.try_clone().map_err(io)?)
-                .map_err(io)?;
-        }
-        Ok(Self(read))
-    }
-
-    /// How many have come since the last look.
-    pub(crate) fn take(&mut self) -> usize {
-        let mut bytes = [0; 16];
-        self.0.read(&mut bytes).unwrap_or(0)
-    }
-}
-
-impl AsFd for Interrupts {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clawd_protocol::access::token::{TokenDigest, mint_local};
-    use std::net::TcpListener;
-    use std::sync::mpsc;
-    use std::thread;
-
-    /// What a fake daemon does with one text: its answers.
-    type Answer = fn(&str, &TokenDigest) -> Vec<String>;
-
-    fn token() -> Secret {
-        mint_local([1; 32])
-    }
-
-    /// A program on a port that speaks WebSocket and answers as told; gives everything it was sent.
-    fn fake(answer: Answer) -> (SocketAddr, mpsc::Receiver<String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || {
-            let digest = TokenDigest::of(token().expose());
-            let (stream, _) = listener.accept().unwrap();
-            let mut socket = tungstenite::accept(stream).unwrap();
-            while let Ok(message) = socket.read() {
-                let Ok(text) = message.into_text() else { continue };
-                tell.send(text.to_string()).unwrap();
-                for answer in answer(&text, &digest) {
-                    socket.send(Message::text(answer)).unwrap();
-                }
-            }
-        });
-        (address, told)
-    }
-
-    fn result(id: &Value, result: &Value) -> String {
-        serde_json::json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string()
-    }
-
-    /// The real thing, as far as the handshake and one call go.
-    fn honest(text: &str, digest: &TokenDigest) -> Vec<String> {
-        let request: Value = serde_json::from_str(text).unwrap();
-        let id = &request["id"];
-        match request["method"].as_str().unwrap() {
-            "daemon.ping" => {
-                let proof = digest.proof(request["params"]["nonce"].as_str().unwrap());
-                vec![result(id, &serde_json::json!({"pong": true, "proof": proof}))]
-            }
-            "daemon.auth" if request["params"]["token"] == token().expose() => {
-                vec![
-                    result(id, &serde_json::json!({"authenticated": true, "role": "owner"})),
-                    r#"{"jsonrpc":"2.0","method":"daemon.ready","params":{"seq":1}}"#.to_owned(),
-                ]
-            }
-            "session.list" => vec![result(id, &serde_json::json!([]))],
-            _ => vec![serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {
-                "code": -32001, "message": "no such session", "data": {"kind": "session_not_found"},
-            }})
-            .to_string()],
-        }
-    }
-
-    #[test]
-    fn a7_a_squatter_on_the_port_gets_neither_the_token_nor_its_hash() {
-        let squatters: [Answer; 3] = [
-            |_, _| vec![r#"{"jsonrpc":"2.0","id":0,"result":{"pong":true}}"#.to_owned()],
-            |_, _| {
-                let proof = TokenDigest::of("a guess").proof("nonce");
-                vec![format!(
-                    r#"{{"jsonrpc":"2.0","id":0,"result":{{"pong":true,"proof":"{proof}"}}}}"#
-                )]
-            },
-            |_, _| vec!["come in".to_owned()],
-        ];
-        for squatter in squatters {
-            let (address, told) = fake(squatter);
-            let failure = Connection::over_tcp(address, token()).unwrap_err();
-            assert_eq!(failure.exit, Exit::NotRunning);
-            let heard: Vec<String> = told.iter().collect();
-            let digest: String = TokenDigest::of(token().expose())
-                .to_bytes()
-                .iter()
-                .map(|b| format!("{b:02x}"))
-                .collect();
-            assert_eq!(heard.len(), 1, "{heard:?}");
-            assert!(!heard[0].contains(token().expose()) && !heard[0].contains(&digest));
-        }
-    }
-
-    #[test]
-    fn a7_who_proves_to_know_the_token_is_talked_to() {
-        let (address, told) = fake(honest);
-        let mut daemon = Connection::over_tcp(address, token()).unwrap();
-        assert_eq!(
-            daemon.call("session.list", serde_json::json!({})).unwrap(),
-            serde_json::json!([])
-        );
-        let failure = daemon.call("session.get", serde_json::json!({})).unwrap_err();
-        assert_eq!(failure.exit, Exit::NotFound);
-        // What came before the answers was kept.
-        let Woken::Event(event) = daemon.wait(&[], None).unwrap() else { panic!("no event") };
-        assert_eq!(event.method, "daemon.ready");
-        let past = Instant::now();
-        assert!(matches!(daemon.wait(&[], Some(past)).unwrap(), Woken::Timeout));
-        drop(daemon);
-        let methods: Vec<Value> = told
-            .iter()
-            .map(|text| serde_json::from_str::<Value>(&text).unwrap()["method"].clone())
-            .collect();
-        assert_eq!(methods, ["daemon.ping", "daemon.auth", "session.list", "session.get"]);
-    }
-
-    #[test]
-    fn another_descriptor_wakes_the_wait() {
-        let (address, _told) = fake(honest);
-        let mut daemon = Connection::over_tcp(address, token()).unwrap();
-        daemon.call("session.list", serde_json::json!({})).unwrap();
-        let _ = daemon.wait(&[], None).unwrap();
-        let (read, mut write) = UnixStream::pair().unwrap();
-        write.write_all(b"x").unwrap();
-        assert!(matches!(daemon.wait(&[read.as_fd()], None).unwrap(), Woken::Other(0)));
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 //! | `command` | what each command does |
 //! | `home`, `config` | which daemon is meant, and its settings |
 //! | `connection`, `wire`, `probe` | talking to it |
+//! | `interrupts` | signals, waited for like the rest |
 //! | `daemon` | all that touches the runtime |
 //! | `render`, `qr` | what is seen |
 //! | `exit` | exit codes and errors |
@@ -17,6 +18,7 @@ mod connection;
 mod daemon;
 mod exit;
 mod home;
+mod interrupts;
 mod probe;
 mod qr;
 mod render;

@@ -13,9 +13,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{columns, typed};
 use crate::args::Pair as Args;
-use crate::connection::{Connection, Event, Interrupts, Woken};
+use crate::connection::{Connection, Event, Woken};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
+use crate::interrupts::Interrupts;
 use crate::qr::{Drawing, Ink};
 use crate::render::Screen;
 use crate::render::style::Mark;

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::{columns, confirm, pair};
 use crate::args::{Global, Token as Args};
-use crate::connection::Interrupts;
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::{self, Home};
+use crate::interrupts::Interrupts;
 use crate::qr::Drawing;
 use crate::render::Screen;
 use crate::render::style::Mark;
