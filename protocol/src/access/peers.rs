@@ -135,6 +135,8 @@ pub(crate) mod close {
 #[derive(Debug)]
 pub(crate) struct Peers {
     table: BTreeMap<ConnId, Peer>,
+    /// Devices that have just been revoked, or may do less than before: what they allowed is looked at again.
+    distrusted: Vec<DeviceId>,
     next_batch: u64,
     queue_bytes_max: usize,
 }
@@ -422,6 +424,16 @@ impl Peers {
         for conn in all {
             self.close(conn, code, reason, fx);
         }
+    }
+
+    /// This device was revoked, or may do less than before.
+    pub(crate) fn distrust(&mut self, device: DeviceId) {
+        self.distrusted.push(device);
+    }
+
+    /// Takes the devices that were distrusted since the last time.
+    pub(crate) fn take_distrusted(&mut self) -> Vec<DeviceId> {
+        core::mem::take(&mut self.distrusted)
     }
 
     /// Gives everybody of this device its new role.
