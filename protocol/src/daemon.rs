@@ -92,6 +92,9 @@ impl Daemon {
             on_timer(&mut cx, access, work, life, timer);
         }
         on_input(&mut cx, access, work, life, input);
+        for device in cx.peers.take_distrusted() {
+            work.on_distrusted(&mut cx, device);
+        }
         if *life == Life::Ending && work.is_idle() && access.is_idle() {
             stop(&mut cx, life);
         }
@@ -170,6 +173,7 @@ fn on_timer(cx: &mut Ctx<'_>, access: &mut Access, work: &mut Work, life: &mut L
         Timer::Interrupt(id) => work.on_interrupt_late(cx, id),
         Timer::AgentIdle(id) => work.on_agent_idle(cx, id),
         Timer::AgentExit(proc) => work.on_exit_late(cx, proc),
+        Timer::Ask(ask) => work.on_ask_late(cx, ask),
         Timer::Shutdown => stop(cx, life),
     }
 }
@@ -249,6 +253,10 @@ fn on_request(
     if let Err(error) = allow(cx, method, caller, conn) {
         return cx.refuse(call, &error);
     }
+    let call = match method.access() {
+        method::Access::From(role) => call.needing(role),
+        method::Access::Anybody | method::Access::Device | method::Access::SelfOr(_) => call,
+    };
     on_call(cx, access, work, life, call, caller, method, &request);
 }
 

@@ -38,9 +38,9 @@ impl Ctx<'_> {
         self.peers.refuse(call, error, self.fx);
     }
 
-    /// Whether somebody still waits for the answer and may have it.
+    /// Whether somebody still waits for the answer, and may still have done what was asked.
     pub(crate) fn is_welcome(&self, call: &Call) -> bool {
-        self.peers.caller(call.conn).is_some()
+        self.peers.is_welcome(call)
     }
 
     pub(crate) fn reply<R: Serialize>(&mut self, call: Call, result: Result<R, RpcError>) {

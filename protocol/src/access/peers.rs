@@ -72,9 +72,17 @@ pub(crate) struct Call {
     /// `None` for a notification, which is never answered.
     id: Option<RpcId>,
     batch: Option<u64>,
+    /// The role without which it is not gone on with.
+    needs: Role,
 }
 
 impl Call {
+    /// Whoever asked must still have this role when the world has answered.
+    pub(crate) const fn needing(mut self, role: Role) -> Self {
+        self.needs = role;
+        self
+    }
+
     /// A refusal of this call, for those who send it themselves.
     pub(crate) fn refusal_text(&self, error: &RpcError) -> Option<String> {
         self.id.as_ref().map(|id| rpc::error(Some(id), error))
@@ -143,7 +151,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) const fn new(queue_bytes_max: usize) -> Self {
-        Self { table: BTreeMap::new(), next_batch: 0, queue_bytes_max }
+        Self { table: BTreeMap::new(), distrusted: Vec::new(), next_batch: 0, queue_bytes_max }
     }
 
     pub(crate) fn open(&mut self, conn: ConnId, source: Source, now: Instant) {
@@ -206,7 +214,7 @@ impl Peers {
         let peer = self.table.get_mut(&conn)?;
         let is_full = peer.in_flight.len() >= limits.in_flight_max;
         peer.in_flight.push((id.clone(), batch));
-        let call = Call { conn, id, batch };
+        let call = Call { conn, id, batch, needs: Role::Read };
         if is_full {
             let error = RpcError::new(-32029, "rate_limited", "too many requests are waiting")
                 .hint("wait for answers before you send more")
@@ -270,7 +278,7 @@ impl Peers {
     }
 
     fn settle(&mut self, call: Call, text: Option<String>, fx: &mut Effects) {
-        let Call { conn, id, batch } = call;
+        let Call { conn, id, batch, .. } = call;
         let Some(peer) = self.table.get_mut(&conn) else { return };
         let entry = (id, batch);
         // Not among them: it was refused when its caller lost its rights.
@@ -445,6 +453,11 @@ impl Peers {
                 caller.role = role;
             }
         }
+    }
+
+    /// Whether whoever called is still let in, and may still do it.
+    pub(crate) fn is_welcome(&self, call: &Call) -> bool {
+        self.caller(call.conn).is_some_and(|caller| caller.role >= call.needs)
     }
 
     pub(crate) fn is_connected(&self, device: DeviceId) -> bool {

@@ -110,6 +110,12 @@ pub struct Limits {
     pub probe_fresh: Duration,
     /// How long a provider may take to say its version and login.
     pub probe_timeout: Duration,
+    /// How long the world may take to look at a directory.
+    pub directory_timeout: Duration,
+    /// Bytes that an agent was given and has not taken; beyond them it is ended.
+    pub agent_input_max: usize,
+    /// A tool's name, or an agent's id for a call of it, in bytes.
+    pub tool_name_max: usize,
     /// Messages or tool calls in one page.
     pub page_max: usize,
     /// Bytes of content in one page; at least one record is always told.
@@ -171,6 +177,9 @@ impl Default for Limits {
             agent_exit_timeout: Duration::from_secs(5),
             probe_fresh: Duration::from_secs(60),
             probe_timeout: Duration::from_secs(15),
+            directory_timeout: Duration::from_secs(10),
+            agent_input_max: 8 * 1024 * 1024,
+            tool_name_max: 256,
             page_max: 200,
             page_bytes_max: 4 * 1024 * 1024,
         }
@@ -207,6 +216,8 @@ impl Limits {
             tool_output_max: 512,
             tool_input_max: 1024,
             tool_calls_open_max: 4,
+            agent_input_max: 64 * 1024,
+            tool_name_max: 64,
             page_max: 8,
             page_bytes_max: 4096,
             ..Self::default()

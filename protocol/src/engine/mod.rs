@@ -44,6 +44,8 @@ pub(crate) enum Timer {
     AgentIdle(SessionId),
     /// The agent has not ended after its input did.
     AgentExit(ProcId),
+    /// The world has not answered a question.
+    Ask(AskId),
     /// The daemon has waited long enough for its agents.
     Shutdown,
 }

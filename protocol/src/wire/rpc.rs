@@ -128,8 +128,8 @@ pub(crate) struct RpcError {
 struct More {
     hint: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
-    /// One more member of `data`, such as who decided before.
-    detail: Option<(&'static str, String)>,
+    /// More members of `data`, such as who decided before.
+    details: Vec<(&'static str, String)>,
 }
 
 impl RpcError {
@@ -152,7 +152,7 @@ impl RpcError {
     }
 
     pub(crate) fn detail(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.more.detail = Some((name, value.to_string()));
+        self.more.details.push((name, value.to_string()));
         self
     }
 
@@ -203,7 +203,7 @@ struct DataView<'a>(&'a RpcError);
 impl Serialize for DataView<'_> {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap as _;
-        let More { hint, retry_after, detail } = &*self.0.more;
+        let More { hint, retry_after, details } = &*self.0.more;
         let mut map = to.serialize_map(None)?;
         map.serialize_entry("kind", self.0.kind)?;
         if let Some(hint) = hint {
@@ -216,7 +216,7 @@ impl Serialize for DataView<'_> {
                 &u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
             )?;
         }
-        if let Some((name, value)) = detail {
+        for (name, value) in details {
             map.serialize_entry(name, value)?;
         }
         map.end()

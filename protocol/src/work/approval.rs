@@ -77,7 +77,7 @@ impl Work {
         self.store(cx, changes, Sync::Process, after);
     }
 
-    /// Adds an open call; `None` if there is no turn, or there are too many.
+    /// Adds an open call; `None` if there is no turn, there are too many, or its name is none.
     fn open_call(
         &mut self,
         cx: &mut Ctx<'_>,
@@ -87,6 +87,9 @@ impl Work {
         input: &str,
     ) -> Option<ToolCallId> {
         let limits = &cx.engine.config.limits;
+        if name.len() > limits.tool_name_max || provider_id.len() > limits.tool_name_max {
+            return None;
+        }
         let session = self.sessions.get_mut(&id)?;
         let message = session.turn.as_ref()?.message.id;
         if session.calls.len() >= limits.tool_calls_open_max {

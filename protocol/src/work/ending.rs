@@ -124,7 +124,7 @@ impl Work {
         notices.push(status_changed(cx, record, previous, None, reason));
         changes.push(Change::PutMessage(turn.message));
         changes.push(Change::PutSession(record.clone()));
-        let after = After { session: Some(id), reply: None, notices, then: Then::Nothing };
+        let after = After { session: Some(id), reply: None, notices, then: Then::Ended(id) };
         self.store(cx, changes, Sync::Process, after);
         self.after_turn(cx, id, turn.is_last);
     }
@@ -148,8 +148,17 @@ impl Work {
         if session.turn.take().is_none() {
             return;
         }
-        let mut unkept = (Vec::new(), Vec::new());
-        end_calls(cx, session, &mut unkept.0, &mut unkept.1);
+        end_calls(cx, session, &mut Vec::new(), &mut Vec::new());
+        let agent = session.agent;
+        self.tell_lost(cx, id, error);
+        if let Some(proc) = agent {
+            self.kill_agent(cx, proc);
+        }
+    }
+
+    /// What could not be stored is not announced; that it was lost is, in passing, or clients would wait for ever.
+    pub(super) fn tell_lost(&mut self, cx: &mut Ctx<'_>, id: SessionId, error: &RpcError) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         let previous = core::mem::replace(&mut session.record.status, SessionStatus::Error);
         cx.tell_in_passing(&Event::StatusChanged {
             session_id: id,
@@ -158,9 +167,6 @@ impl Work {
             waiting_for: None,
             reason: Some(&error.message),
         });
-        if let Some(proc) = session.agent {
-            self.kill_agent(cx, proc);
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use super::Work;
 use super::ending::Ending;
 use super::provider;
+use super::turn::Turn;
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
 use crate::agent::claude;
@@ -33,7 +34,7 @@ pub(super) struct Agent {
     lines: Lines,
     complaint: Vec<u8>,
     /// It was told to end: nothing more is given to it.
-    is_ending: bool,
+    pub(super) is_ending: bool,
     /// Lines in this turn that were not stream-json.
     pub(super) garbage: u32,
     /// What the session had used when this process began.
@@ -73,7 +74,12 @@ impl Work {
 
     /// Gives the turn's prompt to the session's agent, and starts one if there is none.
     pub(super) fn begin(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        // The turn may have ended while its beginning was written down.
+        let has_prompt = |turn: &Turn| turn.prompt.is_some();
         let Some(session) = self.sessions.get(&id) else { return };
+        if self.is_ending || !session.turn.as_ref().is_some_and(has_prompt) {
+            return;
+        }
         let is_ending = |proc| self.agents.get(proc).is_some_and(|agent| agent.is_ending);
         match session.agent {
             // It is started again once the old process is gone.
@@ -138,7 +144,14 @@ impl Work {
         if let Some(agent) = self.agents.get_mut(&proc).filter(|agent| !agent.is_ending) {
             let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             agent.fed = agent.fed.saturating_add(len);
+            let waiting = agent.fed.saturating_sub(agent.taken);
             cx.fx.push(Effect::Feed { proc, bytes });
+            // It asks and asks, and does not read the answers.
+            if usize::try_from(waiting).unwrap_or(usize::MAX)
+                > cx.engine.config.limits.agent_input_max
+            {
+                self.kill_agent(cx, proc);
+            }
         }
     }
 
@@ -207,6 +220,8 @@ impl Work {
                 lines.push(bytes, |line| self.on_line(cx, proc, line));
                 if let Some(agent) = self.agents.get_mut(&proc) {
                     agent.lines = lines;
+                    let id = agent.session;
+                    self.keep_message(cx, id);
                 }
             }
         }
@@ -306,6 +321,7 @@ impl Work {
 
     /// The daemon ends: every turn is written down as interrupted, and every agent is ended.
     pub(crate) fn on_shutdown(&mut self, cx: &mut Ctx<'_>) {
+        self.is_ending = true;
         let ids: Vec<_> = self.sessions.keys().copied().collect();
         for id in ids {
             if self.has_turn(id) {

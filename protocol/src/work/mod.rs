@@ -28,18 +28,20 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
-use crate::contract::effect::{Change, Sync};
+use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::error::StoreFault;
 use crate::contract::id::{AskId, OpId, ProcId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
 use crate::contract::record::{Progress, SessionRecord, SessionStatus};
 use crate::contract::snapshot::Snapshot;
+use crate::engine::Timer;
 use crate::engine::pending::Pending;
 use crate::wire::event::{Event, Notice};
 use crate::wire::rpc::RpcError;
@@ -58,6 +60,8 @@ pub(crate) struct Work {
     asked: Pending<AskId, Asked>,
     /// What the daemon's last life left open, to be written down as ended.
     leftovers: Vec<Change>,
+    /// The daemon is about to end: no agent is started any more.
+    is_ending: bool,
 }
 
 /// What to do once a change is stored: answer, tell, go on.
@@ -81,8 +85,20 @@ enum Then {
     Greet(SessionId, Option<String>),
     /// Give the decision to the agent.
     Deliver(SessionId, ToolCallId),
-    /// The title was changed from this one.
-    Renamed(SessionId, String),
+    /// This was changed; it was so before.
+    Changed(SessionId, Before),
+    /// The session was deleted.
+    Deleted(Box<Session>),
+    /// The turn has ended.
+    Ended(SessionId),
+}
+
+/// What a session's record said before a change.
+#[derive(Debug)]
+enum Before {
+    Title(String),
+    Model(Option<String>),
+    Status(SessionStatus),
 }
 
 /// What to do once a question is answered.
@@ -105,6 +121,7 @@ impl Work {
             stored: Pending::new(),
             asked: Pending::new(),
             leftovers: Vec::new(),
+            is_ending: false,
         };
         work.restore(snapshot);
         work
@@ -167,12 +184,17 @@ impl Work {
             cx.tell(notice);
         }
         match after.then {
-            Then::Nothing | Then::Renamed(..) | Then::Greet(_, None) => {}
+            Then::Nothing
+            | Then::Changed(..)
+            | Then::Deleted(_)
+            | Then::Ended(_)
+            | Then::Greet(_, None) => {}
             Then::Begin(id) => self.begin(cx, id),
             Then::Greet(id, Some(content)) => self.send(cx, send::Draft::first(id, content)),
             Then::Deliver(id, tool) => self.deliver(cx, id, tool),
         }
         if let Some(id) = after.session {
+            self.keep_message(cx, id);
             self.stream_if_dirty(cx, id);
         }
     }
@@ -184,11 +206,11 @@ impl Work {
             cx.refuse(call, &error);
         }
         match after.then {
-            Then::Renamed(id, title) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    session.record.title = title;
-                }
+            Then::Changed(id, before) => self.undo_change(id, before),
+            Then::Deleted(session) => {
+                self.sessions.insert(session.record.id, *session);
             }
+            Then::Ended(id) => self.tell_lost(cx, id, &error),
             Then::Greet(id, _) => {
                 self.sessions.remove(&id);
             }
@@ -201,7 +223,20 @@ impl Work {
         }
     }
 
+    fn ask(&mut self, cx: &mut Ctx<'_>, question: Question, timeout: Duration, then: Asked) {
+        let ask = cx.ask(question);
+        cx.engine.timers.arm(Timer::Ask(ask), cx.engine.now.mono + timeout);
+        self.asked.await_(ask, then);
+    }
+
+    /// A directory on a dead file system must not hold up everybody else for ever.
+    pub(crate) fn on_ask_late(&mut self, cx: &mut Ctx<'_>, ask: AskId) {
+        let why = String::from("no answer in time");
+        self.on_answered(cx, ask, Answer::Failed(StoreFault::Failed(why)));
+    }
+
     pub(crate) fn on_answered(&mut self, cx: &mut Ctx<'_>, ask: AskId, answer: Answer) {
+        cx.engine.timers.disarm(Timer::Ask(ask));
         match self.asked.take(&ask) {
             Some(Asked::Directory(draft)) => self.on_directory(cx, draft, answer),
             Some(Asked::Probe) => self.on_probe(cx, answer),

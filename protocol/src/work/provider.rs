@@ -7,6 +7,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -121,7 +122,8 @@ impl Work {
             return self.go_on(cx, waiter);
         }
         if self.claude.waiting.len() >= WAITING_MAX {
-            let error = RpcError::new(-32029, "rate_limited", "too many calls wait for claude");
+            let error = RpcError::new(-32029, "rate_limited", "too many calls wait for claude")
+                .retry_after(Duration::from_secs(1));
             return self.give_up(cx, waiter, &error);
         }
         self.claude.waiting.push(waiter);
@@ -135,8 +137,9 @@ impl Work {
             env: env(cx),
             timeout: cx.engine.config.limits.probe_timeout,
         };
-        let ask = cx.ask(question);
-        self.asked.await_(ask, Asked::Probe);
+        // Each run has its own limit; this one is for a runtime that is too busy to run anything.
+        let timeout = cx.engine.config.limits.probe_timeout.saturating_mul(3);
+        self.ask(cx, question, timeout, Asked::Probe);
     }
 
     pub(super) fn on_probe(&mut self, cx: &mut Ctx<'_>, answer: Answer) {

@@ -3,12 +3,15 @@
 //! Owns `session.sendMessage` up to the moment when the agent has the prompt; refuses to know what the agent makes of
 //! it. Invariant: the message is on disk before it is answered, and answered before the agent sees it (wire.md §6).
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use core::time::Duration;
 
+use super::ending::error_metadata;
+use super::host::Agent;
 use super::provider::Waiter;
-use super::session::{session_limit, session_param};
+use super::session::{Session, session_limit, session_param};
 use super::turn::Turn;
 use super::{After, Asked, Then, Work, raw, status_changed};
 use crate::access::ctx::Ctx;
@@ -44,7 +47,7 @@ impl Draft {
         self.call.as_ref().is_some_and(|call| !cx.is_welcome(call))
     }
 
-    fn refuse(self, cx: &mut Ctx<'_>, error: &RpcError) {
+    pub(super) fn refuse(self, cx: &mut Ctx<'_>, error: &RpcError) {
         if let Some(call) = self.call {
             cx.refuse(call, error);
         }
@@ -106,8 +109,7 @@ impl Work {
             Err(error) => return draft.refuse(cx, &error),
         };
         if session.record.status == SessionStatus::Paused || session.is_pausing {
-            let error = RpcError::new(-32006, "session_paused", "the session is paused");
-            return draft.refuse(cx, &error.hint("resume it with `session.resume`"));
+            return draft.refuse(cx, &paused());
         }
         let is_echo = draft.client_id.is_some() && draft.client_id == session.client_id;
         if session.is_starting && is_echo && session.echoes.len() < ECHOES_MAX {
@@ -118,12 +120,10 @@ impl Work {
             return self.look_up(cx, draft);
         }
         if session.turn.is_some() || session.is_starting {
-            let error = RpcError::new(-32002, "session_busy", "a turn is running")
-                .hint("wait for it, or stop it with `session.cancel`")
-                .retry_after(Duration::from_secs(1));
-            return draft.refuse(cx, &error);
+            return draft.refuse(cx, &busy());
         }
         session.is_starting = true;
+        session.is_start_cancelled = false;
         session.client_id.clone_from(&draft.client_id);
         self.with_provider(cx, Waiter::Send(draft));
     }
@@ -135,7 +135,7 @@ impl Work {
         draft: Draft,
         ready: Result<(), RpcError>,
     ) {
-        let ready = ready.and_then(|()| self.make_room(cx, draft.session));
+        let ready = ready.and_then(|()| self.check_start(cx, draft.session));
         let session = match self.session_mut(draft.session) {
             Ok(session) => session,
             Err(error) => return draft.refuse(cx, &error),
@@ -146,8 +146,8 @@ impl Work {
             return echoes.into_iter().for_each(|echo| self.send(cx, echo));
         }
         if let Err(error) = ready {
-            draft.refuse(cx, &error);
-            return echoes.into_iter().for_each(|echo| echo.refuse(cx, &error));
+            echoes.into_iter().for_each(|echo| echo.refuse(cx, &error));
+            return self.refuse_start(cx, draft, &error);
         }
         let at = cx.engine.now.unix;
         let record = &mut session.record;
@@ -185,13 +185,60 @@ impl Work {
         echoes.into_iter().for_each(|echo| self.look_up(cx, echo));
     }
 
+    /// Much may have happened while the provider was looked at.
+    fn check_start(&mut self, cx: &mut Ctx<'_>, id: SessionId) -> Result<(), RpcError> {
+        if self.is_ending {
+            return Err(RpcError::new(-32603, "shutting_down", "the daemon is shutting down"));
+        }
+        let session = self.session_mut(id)?;
+        if session.is_start_cancelled {
+            return Err(RpcError::new(-32002, "cancelled", "this was cancelled before it began"));
+        }
+        if session.record.status == SessionStatus::Paused {
+            return Err(paused());
+        }
+        if session.turn.is_some() {
+            return Err(busy());
+        }
+        self.make_room(cx, id)
+    }
+
+    /// A first message has nobody waiting for its answer: the session itself says why there is none.
+    fn refuse_start(&mut self, cx: &mut Ctx<'_>, draft: Draft, error: &RpcError) {
+        if draft.call.is_some() {
+            return draft.refuse(cx, error);
+        }
+        let Some(session) = self.sessions.get_mut(&draft.session) else { return };
+        let record = &mut session.record;
+        let message = MessageRecord {
+            id: MessageId(cx.engine.entropy.uuid()),
+            session: record.id,
+            ordinal: record.message_count,
+            author: Author::System,
+            content: format!("The first message was not sent: {}", error.message),
+            status: Progress::Error,
+            created_at: cx.engine.now.unix,
+            metadata: error_metadata(error.kind, &error.message, "send it again"),
+            client_id: None,
+        };
+        record.message_count = record.message_count.saturating_add(1);
+        let notices = vec![cx.engine.number(&created(&message))];
+        let changes = vec![Change::PutSession(record.clone()), Change::PutMessage(message)];
+        let after = After { session: Some(draft.session), notices, ..After::default() };
+        self.store(cx, changes, Sync::Process, after);
+    }
+
     /// There is a bound on agents: one that has nothing to do makes room.
     fn make_room(&mut self, cx: &mut Ctx<'_>, id: SessionId) -> Result<(), RpcError> {
         let has_agent = self.sessions.get(&id).is_some_and(|session| session.agent.is_some());
-        if has_agent || self.agents.len() < cx.engine.config.limits.agents_max {
+        let is_beginning = |it: &&Session| it.turn.is_some() && it.agent.is_none();
+        let beginning = self.sessions.values().filter(is_beginning).count();
+        let at_work = self.agents.len().saturating_add(beginning);
+        if has_agent || at_work < cx.engine.config.limits.agents_max {
             return Ok(());
         }
-        let idle = self.agents.iter().find(|(_, agent)| !self.has_turn(agent.session));
+        let is_idle = |agent: &Agent| !agent.is_ending && !self.has_turn(agent.session);
+        let idle = self.agents.iter().find(|(_, agent)| is_idle(agent));
         let Some(proc) = idle.map(|(proc, _)| *proc) else {
             return Err(session_limit("too many agents are at work", "wait for one to finish"));
         };
@@ -207,16 +254,34 @@ fn read(
     let session = session_param(params)?;
     let content = params.need_text("content")?;
     let client_id = params.text("clientMessageId")?;
-    if content.trim().is_empty() {
-        return Err(RpcError::bad_params("content", "must not be empty"));
-    }
-    if content.len() > cx.engine.config.limits.prompt_bytes_max {
-        return Err(RpcError::bad_params("content", "is too long"));
-    }
+    check_prompt(cx, "content", &content)?;
     if client_id.as_ref().is_some_and(|id| id.len() > CLIENT_ID_BYTES_MAX) {
         return Err(RpcError::bad_params("clientMessageId", "is too long"));
     }
     Ok((session, content, client_id))
+}
+
+pub(super) fn check_prompt(cx: &Ctx<'_>, field: &str, text: &str) -> Result<(), RpcError> {
+    let bytes_max = cx.engine.config.limits.prompt_bytes_max;
+    if text.trim().is_empty() {
+        return Err(RpcError::bad_params(field, "must not be empty"));
+    }
+    if text.len() > bytes_max {
+        let why = format!("must have {bytes_max} bytes or fewer");
+        return Err(RpcError::bad_params(field, &why));
+    }
+    Ok(())
+}
+
+fn paused() -> RpcError {
+    RpcError::new(-32006, "session_paused", "the session is paused")
+        .hint("resume it with `session.resume`")
+}
+
+fn busy() -> RpcError {
+    RpcError::new(-32002, "session_busy", "a turn is running")
+        .hint("wait for it, or stop it with `session.cancel`")
+        .retry_after(Duration::from_secs(1))
 }
 
 pub(super) fn created(record: &MessageRecord) -> Event<'_> {

@@ -12,16 +12,16 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::approval::OpenCall;
+use super::approval::{OpenCall, end_calls};
 use super::provider::Waiter;
 use super::send;
 use super::turn::Turn;
-use super::{After, Asked, Then, Work, raw, status_changed, view};
+use super::{After, Asked, Before, Then, Work, raw, status_changed, view};
 use crate::access::account::empty;
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
 use crate::agent::claude;
-use crate::contract::effect::{Change, Effect, Question, Sync};
+use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::error::{PathFault, StoreFault};
 use crate::contract::id::{ProcId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
@@ -40,6 +40,8 @@ pub(super) struct Session {
     pub(super) turn: Option<Turn>,
     /// A message has come and waits for the provider; no other may come.
     pub(super) is_starting: bool,
+    /// The message that is starting is to be forgotten.
+    pub(super) is_start_cancelled: bool,
     /// What the sender of the last message called it.
     pub(super) client_id: Option<String>,
     /// The same message, sent again while it was starting.
@@ -64,6 +66,7 @@ impl Session {
             agent: None,
             turn: None,
             is_starting: false,
+            is_start_cancelled: false,
             client_id: None,
             echoes: Vec::new(),
             is_pausing: false,
@@ -113,8 +116,9 @@ impl Work {
     pub(crate) fn on_create(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
         match self.read_wish(cx, params) {
             Ok(wish) => {
-                let ask = cx.ask(Question::Directory { path: wish.repo_path.clone() });
-                self.asked.await_(ask, Asked::Directory(Draft { call, wish }));
+                let timeout = cx.engine.config.limits.directory_timeout;
+                let question = Question::Directory { path: wish.repo_path.clone() };
+                self.ask(cx, question, timeout, Asked::Directory(Draft { call, wish }));
             }
             Err(error) => cx.refuse(call, &error),
         }
@@ -136,8 +140,8 @@ impl Work {
         let title = params.text("title")?.map(|title| checked_title(cx, title)).transpose()?;
         let model = params.text("model")?.map(checked_model).transpose()?;
         let first = params.text("initialMessage")?;
-        if first.as_ref().is_some_and(|text| text.len() > limits.prompt_bytes_max) {
-            return Err(RpcError::bad_params("initialMessage", "is too long"));
+        if let Some(text) = &first {
+            super::send::check_prompt(cx, "initialMessage", text)?;
         }
         Ok(Wish { repo_path, title, model, first })
     }
@@ -237,7 +241,7 @@ impl Work {
             let session = self.session_mut(id)?;
             let before = core::mem::replace(&mut session.record.title, title);
             session.record.updated_at = cx.engine.now.unix;
-            Ok((id, Then::Renamed(id, before)))
+            Ok((id, Then::Changed(id, Before::Title(before))))
         });
         match renamed {
             Ok((id, then)) => self.announce_update(cx, id, call, raw(&empty()), then),
@@ -249,15 +253,16 @@ impl Work {
         let changed = session_param(params).and_then(|id| {
             let model = params.text("model")?.map(checked_model).transpose()?;
             let session = self.session_mut(id)?;
-            session.record.model_override = model;
+            let before = core::mem::replace(&mut session.record.model_override, model);
             let model_override = session.record.model_override.as_deref();
-            Ok((id, raw(&ModelView { session_id: id, model_override })))
+            let result = raw(&ModelView { session_id: id, model_override });
+            Ok((id, result, Then::Changed(id, Before::Model(before))))
         });
         match changed {
-            Ok((id, result)) => {
+            Ok((id, result, then)) => {
                 // The model is an argument of the process: the next turn starts a new one.
                 self.retire_agent(cx, id);
-                self.announce_update(cx, id, call, result, Then::Nothing);
+                self.announce_update(cx, id, call, result, then);
             }
             Err(error) => cx.refuse(call, &error),
         }
@@ -307,11 +312,12 @@ impl Work {
         session.record.updated_at = cx.engine.now.unix;
         let notice = status_changed(cx, &session.record, previous, None, None);
         let changes = vec![Change::PutSession(session.record.clone())];
+        let id = session.record.id;
         let after = After {
-            session: Some(session.record.id),
+            session: Some(id),
             reply: Some((call, raw(&empty()))),
             notices: vec![notice],
-            then: Then::Nothing,
+            then: Then::Changed(id, Before::Status(previous)),
         };
         self.store(cx, changes, Sync::Process, after);
     }
@@ -321,22 +327,43 @@ impl Work {
             Ok(id) => id,
             Err(error) => return cx.refuse(call, &error),
         };
-        if let Some(session) = self.sessions.remove(&id) {
-            for timer in [Timer::Stream(id), Timer::Interrupt(id), Timer::AgentIdle(id)] {
-                cx.engine.timers.disarm(timer);
-            }
-            for tool in session.calls.keys() {
-                cx.engine.timers.disarm(Timer::Announce(id, *tool));
-                cx.engine.timers.disarm(Timer::Approval(id, *tool));
-            }
-            if let Some(proc) = session.agent {
-                cx.fx.push(Effect::Kill { proc });
-            }
+        let Some(mut session) = self.sessions.remove(&id) else { return };
+        for timer in [Timer::Stream(id), Timer::Interrupt(id), Timer::AgentIdle(id)] {
+            cx.engine.timers.disarm(timer);
+        }
+        if let Some(proc) = session.agent.take() {
+            self.kill_agent(cx, proc);
+        }
+        for echo in core::mem::take(&mut session.echoes) {
+            echo.refuse(cx, &not_found());
+        }
+        let changes = vec![Change::DeleteSession(id)];
+        // What was under way ends with it, whether or not the disk lets it go.
+        session.turn = None;
+        end_calls(cx, &mut session, &mut Vec::new(), &mut Vec::new());
+        if session.record.status == SessionStatus::Running {
+            session.record.status = SessionStatus::Error;
         }
         let notice = cx.engine.number(&Event::SessionDeleted { session_id: id });
         let reply = Some((call, raw(&empty())));
-        let after = After { reply, notices: vec![notice], ..After::default() };
-        self.store(cx, vec![Change::DeleteSession(id)], Sync::Process, after);
+        let then = Then::Deleted(Box::new(session));
+        self.store(
+            cx,
+            changes,
+            Sync::Process,
+            After { session: None, reply, notices: vec![notice], then },
+        );
+    }
+
+    /// A change could not be stored: what it changed is as before, unless it has been changed again.
+    pub(super) fn undo_change(&mut self, id: SessionId, before: Before) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        match before {
+            Before::Title(title) => session.record.title = title,
+            Before::Model(model) => session.record.model_override = model,
+            Before::Status(status) if session.turn.is_none() => session.record.status = status,
+            Before::Status(_) => {}
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Turn {
     /// The process must not get another turn.
     pub(super) is_last: bool,
     is_cut: bool,
+    /// A block was finished, and is not stored yet.
+    is_unkept: bool,
 }
 
 impl Turn {
@@ -74,11 +76,14 @@ impl Turn {
             is_cancelled: false,
             is_last: false,
             is_cut: false,
+            is_unkept: false,
         }
     }
 
     pub(super) fn text(&self) -> String {
-        joined(&self.message.content, &self.provisional)
+        let mut text = self.message.content.clone();
+        append(&mut text, &self.provisional);
+        text
     }
 
     /// How much more may be said.
@@ -94,13 +99,14 @@ impl Turn {
 
     fn finish_block(&mut self, text: &str, bytes_max: usize) {
         self.provisional.clear();
+        self.is_unkept = true;
         let room = self.room(bytes_max);
         let fits = cut(text, room);
-        self.message.content = joined(&self.message.content, fits);
+        append(&mut self.message.content, fits);
         if fits.len() < text.len() && !self.is_cut {
             self.is_cut = true;
             let note = format!("[cut: the answer is longer than {bytes_max} bytes]");
-            self.message.content = joined(&self.message.content, &note);
+            append(&mut self.message.content, &note);
         }
     }
 }
@@ -124,7 +130,6 @@ impl Work {
             AgentEvent::TextRestarted => self.edit(cx, id, |turn| turn.provisional.clear()),
             AgentEvent::TextDone { text } => {
                 self.edit(cx, id, |turn| turn.finish_block(text, bytes_max));
-                self.keep_message(cx, id);
             }
             AgentEvent::ToolUsed { id: tool, name, input } => {
                 self.on_tool_used(cx, id, tool, name, input);
@@ -259,11 +264,16 @@ impl Work {
         self.stream_if_dirty(cx, id);
     }
 
-    fn keep_message(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
-        let turn = self.sessions.get(&id).and_then(|session| session.turn.as_ref());
-        let Some(message) = turn.map(|turn| turn.message.clone()) else { return };
-        let after = After { session: Some(id), ..After::default() };
-        self.store(cx, vec![Change::PutMessage(message)], Sync::Process, after);
+    /// Stores what is finished of the answer: once for all that an agent has just written, and not again before the
+    /// disk has answered.
+    pub(super) fn keep_message(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        let session = self.sessions.get_mut(&id).filter(|session| session.ops == 0);
+        let Some(turn) = session.and_then(|session| session.turn.as_mut()) else { return };
+        if core::mem::take(&mut turn.is_unkept) {
+            let changes = vec![Change::PutMessage(turn.message.clone())];
+            let after = After { session: Some(id), ..After::default() };
+            self.store(cx, changes, Sync::Process, after);
+        }
     }
 
     // --- stopping -----------------------------------------------------------------------------------------------
@@ -274,6 +284,7 @@ impl Work {
             Err(error) => return cx.refuse(call, &error),
         };
         let id = session.record.id;
+        session.is_start_cancelled = session.is_starting;
         let has_prompt = session.turn.as_ref().is_some_and(|turn| turn.prompt.is_none());
         if let Some(turn) = &mut session.turn {
             turn.is_cancelled = true;
@@ -306,11 +317,11 @@ impl Work {
 }
 
 /// Finished blocks stand apart by an empty line.
-fn joined(before: &str, after: &str) -> String {
-    match (before, after) {
-        ("", text) | (text, "") => String::from(text),
-        (before, after) => format!("{before}\n\n{after}"),
+fn append(text: &mut String, block: &str) {
+    if !text.is_empty() && !block.is_empty() {
+        text.push_str("\n\n");
     }
+    text.push_str(block);
 }
 
 /// The longest beginning that fits, cut between characters.

@@ -19,7 +19,7 @@ use crate::access::peers::{Call, Caller};
 use crate::agent::claude;
 use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::error::StoreFault;
-use crate::contract::id::{SessionId, ToolCallId};
+use crate::contract::id::{DeviceId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
 use crate::contract::record::{Decision, DecisionKind, Progress};
 use crate::contract::time::Unix;
@@ -232,7 +232,10 @@ impl Work {
             call.record.decision = None;
             call.record.status = Progress::Pending;
             let timeout = cx.engine.config.limits.approval_timeout;
+            call.record.expires_at = Some(cx.engine.now.unix + timeout);
             cx.engine.timers.arm(Timer::Approval(id, tool), cx.engine.now.mono + timeout);
+            let tool_call = (&call.record).into();
+            cx.tell_in_passing(&Event::ApprovalRequested { session_id: id, tool_call });
         }
         if let Some(waiting) = waiting {
             cx.refuse(waiting, error);
@@ -242,10 +245,52 @@ impl Work {
         }
     }
 
+    /// This device was revoked, or may do less than before: what it allowed for whole sessions is void, and what it has
+    /// just allowed is denied unless the agent has heard it already (security E4, H6).
+    pub(crate) fn on_distrusted(&mut self, cx: &mut Ctx<'_>, device: DeviceId) {
+        let by = device.as_str();
+        let mut changes = Vec::new();
+        let mut notices = Vec::new();
+        for (id, session) in &mut self.sessions {
+            session.grants.retain(|_, granter| granter != by);
+            for (tool, call) in &mut session.calls {
+                let Some(decision) = &mut call.record.decision else { continue };
+                if call.request.is_none() || decision.by != by || !is_allow(decision.kind) {
+                    continue;
+                }
+                *decision = Decision {
+                    by: String::from("daemon"),
+                    at: cx.engine.now.unix,
+                    kind: DecisionKind::Cancelled,
+                };
+                call.message = String::from("The device that allowed this is no longer trusted.");
+                call.record.status = Progress::Error;
+                notices.push(cx.engine.number(&updated(&call.record)));
+                notices.push(cx.engine.number(&Event::ApprovalResolved {
+                    session_id: *id,
+                    tool_call_id: *tool,
+                    kind: DecisionKind::Cancelled,
+                    by: "daemon",
+                }));
+                changes.push(Change::PutToolCall(call.record.clone()));
+            }
+        }
+        if !changes.is_empty() {
+            let after = After { notices, ..After::default() };
+            self.store(cx, changes, Sync::Process, after);
+        }
+    }
+
     pub(crate) fn on_approvals(&self, cx: &mut Ctx<'_>, call: Call) {
         let calls = self.sessions.values().flat_map(|session| session.calls.values());
+        let mut room = cx.engine.config.limits.page_bytes_max;
         let approvals = calls
             .filter(|open| open.is_waiting())
+            .take_while(|open| {
+                let fits = room > 0;
+                room = room.saturating_sub(open.record.input.len());
+                fits
+            })
             .map(|open| ApprovalView {
                 approval_id: open.record.id,
                 session_id: open.record.session,
@@ -291,7 +336,10 @@ fn answer_decided(cx: &mut Ctx<'_>, call: Call, decision: &Decision, is_now_allo
         return cx.answer(call, &raw.ok());
     }
     let why = format!("this was decided at {} by {}", decision.at, decision.by);
-    let error = RpcError::new(-32602, "already_decided", why).detail("by", &decision.by);
+    let error = RpcError::new(-32602, "already_decided", why)
+        .detail("by", &decision.by)
+        .detail("at", decision.at)
+        .hint("the first decision holds; `session.toolCalls` shows it");
     cx.refuse(call, &error);
 }
 
@@ -304,8 +352,10 @@ pub(super) const fn is_allow(kind: DecisionKind) -> bool {
 
 pub(super) fn no_longer() -> RpcError {
     RpcError::new(-32602, "already_decided", "the agent no longer waits for this")
+        .hint("`session.toolCalls` shows what became of it")
 }
 
 fn not_asked() -> RpcError {
     RpcError::new(-32602, "not_pending", "nobody was asked about this tool call")
+        .hint("`approval.list` shows what waits")
 }
