@@ -27,7 +27,7 @@ Try: clawd up
 #[command(
     name = "clawd",
     version,
-    about = "run claude and codex here, drive them from anywhere",
+    about = "run claude here, drive it from your other programs and devices",
     help_template = TEMPLATE,
     override_usage = "clawd [command]",
     disable_help_subcommand = true,
@@ -88,6 +88,27 @@ pub(crate) enum Color {
     Never,
 }
 
+/// What a device may do; each may also do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Read,
+    Approve,
+    Full,
+    Admin,
+}
+
+impl Role {
+    /// As the daemon calls it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Approve => "approve",
+            Self::Full => "full",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -146,8 +167,8 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 pub(crate) struct Pair {
     /// What the device may do: read, approve, full or admin
-    #[arg(long, value_name = "ROLE")]
-    pub(crate) role: Option<String>,
+    #[arg(long, value_name = "ROLE", hide_possible_values = true)]
+    pub(crate) role: Option<Role>,
     /// Draw with `##` instead of half blocks
     #[arg(long)]
     pub(crate) ascii: bool,
@@ -165,7 +186,7 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// What to say to it; `-` reads it from stdin
-    #[arg(required = true, value_name = "PROMPT", trailing_var_arg = true)]
+    #[arg(required = true, value_name = "PROMPT")]
     pub(crate) prompt: Vec<String>,
 }
 
@@ -241,7 +262,8 @@ pub(crate) enum Device {
         /// An id, or a unique beginning of one
         id: String,
         /// read, approve, full or admin
-        role: String,
+        #[arg(hide_possible_values = true)]
+        role: Role,
     },
 }
 
@@ -306,5 +328,11 @@ mod tests {
         let cli = Cli::try_parse_from(["clawd", "run", "--json", "fix", "it"]).unwrap();
         let Some(Command::Run(run)) = cli.command else { panic!("not run") };
         assert_eq!(run.prompt, ["fix", "it"]);
+        let cli = Cli::try_parse_from(["clawd", "run", "fix it", "--json"]).unwrap();
+        assert!(cli.global.json.is_some(), "a flag after the prompt is no part of it");
+        assert!(Cli::try_parse_from(["clawd", "run", "fix", "--it"]).is_err());
+        let cli = Cli::try_parse_from(["clawd", "run", "--", "--it"]).unwrap();
+        let Some(Command::Run(run)) = cli.command else { panic!("not run") };
+        assert_eq!(run.prompt, ["--it"]);
     }
 }

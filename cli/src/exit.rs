@@ -96,7 +96,7 @@ impl Failure {
         Self {
             exit,
             kind: kind.to_owned(),
-            message: message.into(),
+            message: without_os_error(message.into()),
             excerpt: None,
             hint: None,
             rpc_code: None,
@@ -141,6 +141,16 @@ impl Failure {
         let details = error.get("details").and_then(Value::as_object);
         failure.details = Box::new(details.cloned().unwrap_or_default());
         Some(failure)
+    }
+}
+
+/// The system's words without its number, which Rust adds and nobody types anywhere.
+fn without_os_error(message: String) -> String {
+    match message.rsplit_once(" (os error ") {
+        Some((words, number)) if number.trim_end_matches(')').parse::<i32>().is_ok() => {
+            words.to_owned()
+        }
+        Some(_) | None => message,
     }
 }
 

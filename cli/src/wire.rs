@@ -92,6 +92,8 @@ pub(crate) struct Device {
 pub(crate) struct Pairing {
     pub(crate) pin: String,
     pub(crate) expires_in_seconds: u64,
+    /// Where a device finds the daemon.
+    pub(crate) url: String,
     #[serde(rename = "qrPayload")]
     pub(crate) qr_payload: Value,
 }

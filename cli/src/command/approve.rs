@@ -21,6 +21,13 @@ const LINES_AT_ONCE: usize = 40;
 /// More on one line is no answer.
 const ANSWER_BYTES_MAX: usize = 64;
 
+/// What the letters stand for.
+const MEANING: &str = "  \
+  y  let this call run, once
+  s  let it run, and the very same call again while this session lasts
+  n  do not let it run; the agent is told so and goes on
+";
+
 /// What the person said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
@@ -33,6 +40,8 @@ pub(super) enum Word {
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) tool_call: String,
+    /// The tool's name, fit to be shown.
+    pub(super) tool: String,
     terminal: File,
     lines: Vec<String>,
     /// So many of `lines` have been shown.
@@ -47,21 +56,22 @@ impl Question {
         let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
         let columns = tcgetwinsize(&terminal).map_or(80, |size| usize::from(size.ws_col)).max(24);
         let lines = payload(&call.input, columns - 4);
+        let tool = visible_line(&call.name).into_owned();
         let mut question = Self {
             tool_call: call.id.clone(),
+            tool: tool.clone(),
             terminal,
             lines,
             shown: 0,
             typed: Vec::new(),
             style,
         };
-        let name = visible_line(&call.name).into_owned();
         let risk = if call.risk_level.is_empty() {
             String::new()
         } else {
             format!("   risk: {}", visible_line(&call.risk_level))
         };
-        question.write(&format!("\nMay {} run?{risk}\n", style.bold(&name))).ok()?;
+        question.write(&format!("\nMay {} run?{risk}\n", style.bold(&tool))).ok()?;
         question.show_more().ok()?;
         question.prompt().ok()?;
         Some(question)
@@ -83,9 +93,15 @@ impl Question {
         let typed = std::mem::take(&mut self.typed);
         match answer(&typed, self.is_whole()) {
             Reply::Word(word) => Some(word),
+            Reply::More if self.is_whole() => self.again(MEANING),
             Reply::More => self.show_more().and_then(|()| self.prompt()).err().map(|_| Word::Deny),
-            Reply::Again => self.prompt().err().map(|_| Word::Deny),
+            Reply::Again => self.again("only one of these letters is an answer\n"),
         }
+    }
+
+    /// Asks once more, with a word on why.
+    pub(super) fn again(&mut self, why: &str) -> Option<Word> {
+        self.write(why).and_then(|()| self.prompt()).err().map(|_| Word::Deny)
     }
 
     /// Says that somebody else has decided.
@@ -112,17 +128,16 @@ impl Question {
     fn prompt(&mut self) -> io::Result<()> {
         let rest = self.lines.get(self.shown..).unwrap_or_default();
         let prompt = if rest.is_empty() {
-            "[y] once  [s] session  [n] deny, then Enter (Enter alone denies): ".to_owned()
+            "[y] once  [s] session  [n] deny  [?] help (Enter alone denies):".to_owned()
         } else {
             let bytes: usize = rest.iter().map(String::len).sum();
-            format!(
-                "{bytes} more bytes. [?] show them, [n] deny, then Enter (Enter alone denies): "
-            )
+            format!("{bytes} more bytes  [?] show them  [n] deny (Enter alone denies):")
         };
         self.write(&prompt)?;
         self.typed.clear();
         tcflush(&self.terminal, QueueSelector::IFlush)?;
-        Ok(())
+        // Whoever sees this last character knows that the terminal listens now.
+        self.write(" ")
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {

@@ -32,8 +32,13 @@ pub(super) fn device(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, 
         }
         Args::Role { id, role } => {
             let device = find(&mut daemon, id)?;
-            let answer = daemon.call("device.setRole", json!({"id": device.id, "role": role}))?;
-            done(screen, &answer, &format!("{} now has the role {role}", quoted(&device)))?;
+            let answer =
+                daemon.call("device.setRole", json!({"id": device.id, "role": role.word()}))?;
+            done(
+                screen,
+                &answer,
+                &format!("{} now has the role {}", quoted(&device), role.word()),
+            )?;
         }
     }
     Ok(Exit::Ok)
@@ -50,8 +55,7 @@ fn list(daemon: &mut Connection, screen: &Screen, all: bool) -> Result<(), Failu
         return Ok(());
     }
     let now = time::now();
-    let mut table =
-        Table::new(&["ID", "NAME…", "PLATFORM", "SCOPE", "LAST SEEN", "VIA", "EXPIRES"]);
+    let mut table = Table::new(&["ID", "NAME…", "PLATFORM", "ROLE", "LAST SEEN", "VIA", "EXPIRES"]);
     for device in &devices {
         let seen =
             if device.connected { "now".to_owned() } else { time::ago(device.last_seen_at, now) };

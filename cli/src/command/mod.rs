@@ -63,7 +63,8 @@ fn confirm(question: &str, is_sure: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !Screen::can_ask() {
-        return Err(Failure::usage(format!("{question} There is no terminal to ask on"))
+        let what = question.trim_end_matches('?');
+        return Err(Failure::usage(format!("not confirmed, no terminal to ask on: {what}"))
             .hint("add `--yes` if you are sure"));
     }
     let _ = write!(io::stderr().lock(), "{question} [y/N] ");
@@ -72,7 +73,7 @@ fn confirm(question: &str, is_sure: bool) -> Result<(), Failure> {
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         Ok(())
     } else {
-        Err(Failure::new(Exit::Failure, "declined", "nothing was changed"))
+        Err(Failure::new(Exit::Failure, "declined", "not confirmed; nothing was done"))
     }
 }
 

@@ -11,7 +11,7 @@ use clawd_protocol::text::visible_line;
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{columns, typed};
+use super::typed;
 use crate::args::Pair as Args;
 use crate::connection::{Connection, Event, Woken};
 use crate::exit::{Exit, Failure};
@@ -23,13 +23,16 @@ use crate::render::style::Mark;
 use crate::wire::Pairing;
 
 const CLEAR_LINE: &str = "\r\x1b[2K";
+const ONLY_HERE: &str = "for programs on this machine only: phones cannot reach it yet";
+/// Above and below a code: PIN, address, a remark and the countdown.
+const LINES_BESIDE: usize = 4;
 
-/// `pair`: the PIN first, the QR code below it.
+/// `pair`: the PIN, and a QR code where there is room for it.
 pub(super) fn pair(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
     let mut daemon = home.connect()?;
     let mut params = Map::new();
-    if let Some(role) = &args.role {
-        params.insert("role".to_owned(), role.as_str().into());
+    if let Some(role) = args.role {
+        params.insert("role".to_owned(), role.word().into());
     }
     let answer = daemon.call("daemon.pairPin", params)?;
     if screen.is_json() {
@@ -37,71 +40,80 @@ pub(super) fn pair(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Fa
         return Ok(Exit::Ok);
     }
     let pairing: Pairing = typed(&answer)?;
-    let address = home.at(home.port);
-    screen.say(&format!(
-        "phones cannot reach {} yet: remote access is not built yet\n\
-         this PIN lets in clients on this machine, at ws://{address}",
-        address.ip()
-    ));
     if !screen.is_tty {
+        screen.say(ONLY_HERE);
         screen.line(&pairing.payload())?;
         return Ok(Exit::Ok);
     }
-    let drawing = Drawing::of(&pairing.payload())?;
-    let ink = ink(args.ascii, screen);
-    let headline = vec![
-        format!("PIN  {}", screen.out.bold(&pairing.grouped_pin())),
-        format!("at   ws://{address}"),
-        "for clients on this machine: phones cannot reach it yet".to_owned(),
-    ];
-    // The PIN alone will do in a narrow window.
-    let lines = match check_width(&drawing, ink, columns()) {
-        Ok(()) => drawing.lines(ink, is_coloured(ink, screen)),
-        Err(_) => Vec::new(),
-    };
-    let shown = [headline, vec![String::new()], lines].concat();
-    show_until_paired(&mut daemon, screen, &shown, pairing.expires_in_seconds)
+    show_until_paired(&mut daemon, screen, &Poster::of(&pairing, args.ascii, screen)?)
 }
 
-/// `token qr`: the QR code, the PIN below it.
+/// `token qr`: the same, for those who want the QR code.
 pub(super) fn qr(home: &Home, screen: &Screen, ascii: bool) -> Result<Exit, Failure> {
     let mut daemon = home.connect()?;
-    let ink = ink(ascii, screen);
     let answer = daemon.call("daemon.pairPin", json!({}))?;
     let pairing: Pairing = typed(&answer)?;
     if screen.is_json() || !screen.is_tty {
         screen.line(&pairing.payload())?;
         return Ok(Exit::Ok);
     }
-    let drawing = Drawing::of(&pairing.payload())?;
-    if let Err(failure) = check_width(&drawing, ink, columns()) {
+    let poster = Poster::of(&pairing, ascii, screen)?;
+    if let Err(failure) = check_size(&poster.drawing, poster.ink, window()) {
         daemon.call("daemon.pairCancel", json!({}))?;
         return Err(failure);
     }
-    let pin = format!("or type  {}", screen.out.bold(&pairing.grouped_pin()));
-    let shown = [drawing.lines(ink, is_coloured(ink, screen)), vec![String::new(), pin]].concat();
-    show_until_paired(&mut daemon, screen, &shown, pairing.expires_in_seconds)
+    show_until_paired(&mut daemon, screen, &poster)
+}
+
+/// What a pairing window shows.
+struct Poster {
+    drawing: Drawing,
+    ink: Ink,
+    is_coloured: bool,
+    headline: Vec<String>,
+    expires: Instant,
+}
+
+impl Poster {
+    fn of(pairing: &Pairing, ascii: bool, screen: &Screen) -> Result<Self, Failure> {
+        let ink = ink(ascii, screen);
+        let headline = vec![
+            format!("PIN  {}", screen.out.bold(&pairing.grouped_pin())),
+            format!("at   {}", visible_line(&pairing.url)),
+            ONLY_HERE.to_owned(),
+        ];
+        Ok(Self {
+            drawing: Drawing::of(&pairing.payload())?,
+            ink,
+            is_coloured: is_coloured(ink, screen),
+            headline,
+            expires: Instant::now() + Duration::from_secs(pairing.expires_in_seconds),
+        })
+    }
+
+    /// As much as fits: half a QR code is none, and the PIN must not be pushed off the screen by it.
+    fn lines(&self, window: (usize, usize)) -> Vec<String> {
+        let code = match check_size(&self.drawing, self.ink, window) {
+            Ok(()) => self.drawing.lines(self.ink, self.is_coloured),
+            Err(failure) => vec![format!("({})", failure.message)],
+        };
+        [self.headline.clone(), code].concat()
+    }
 }
 
 fn show_until_paired(
     daemon: &mut Connection,
     screen: &Screen,
-    shown: &[String],
-    secs: u64,
+    poster: &Poster,
 ) -> Result<Exit, Failure> {
-    let expires = Instant::now() + Duration::from_secs(secs);
     let mut signals = signals()?;
     let mut page = Page::open(screen)?;
-    for line in shown {
-        page.line(line)?;
-    }
-    page.line("")?;
-    let outcome = wait(daemon, &mut page, &mut signals, expires);
+    let outcome = wait(daemon, &mut page, &mut signals, poster);
     drop(page);
     match outcome? {
         Outcome::Paired { id, name, platform, role } => {
             let role =
-                role.map_or_else(String::new, |role| format!(", scope: {}", visible_line(&role)));
+                role.map_or_else(String::new, |role| format!(", role: {}", visible_line(&role)));
             screen.note(
                 Mark::Ok,
                 &format!(
@@ -142,22 +154,29 @@ fn wait(
     daemon: &mut Connection,
     page: &mut Page,
     signals: &mut Interrupts,
-    expires: Instant,
+    poster: &Poster,
 ) -> Result<Outcome, Failure> {
     let mut state = String::new();
+    let mut drawn = None;
     loop {
-        let left = expires.saturating_duration_since(Instant::now());
+        let left = poster.expires.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(Outcome::Expired);
         }
+        // Looked at each second: a window that was made larger shows the code.
+        let now = window();
+        if drawn != Some(now) {
+            page.draw(&poster.lines(now))?;
+            drawn = Some(now);
+        }
         let (minutes, seconds) = (left.as_secs() / 60, left.as_secs() % 60);
-        page.last_line(&format!("expires in {minutes}:{seconds:02}   Ctrl-C to stop   {state}"))?;
-        let tick = expires.min(Instant::now() + Duration::from_secs(1));
+        page.last_line(&format!("expires in {minutes}:{seconds:02}   Ctrl-C to stop{state}"))?;
+        let tick = poster.expires.min(Instant::now() + Duration::from_secs(1));
         match daemon.wait(&[signals.as_fd()], Some(tick))? {
             Woken::Other(_) if signals.take() > 0 => return Ok(Outcome::Interrupted),
             Woken::Event(event) => match understand(&event) {
                 Progress::Over(outcome) => return Ok(outcome),
-                Progress::State(new) => state = new,
+                Progress::State(new) => state = format!("   ! {new}"),
                 Progress::Other => {}
             },
             Woken::Other(_) | Woken::Answer(..) | Woken::Timeout => {}
@@ -185,8 +204,9 @@ fn understand(event: &Event) -> Progress {
             "expired" => Progress::Over(Outcome::Expired),
             "closed" | "cancelled" | "failed" => Progress::Over(Outcome::Closed(text("detail"))),
             state => {
-                let line = format!("{state} {}", text("detail"));
-                Progress::State(visible_line(line.trim_end()).into_owned())
+                let detail = text("detail");
+                let line = if detail.is_empty() { state } else { &detail };
+                Progress::State(visible_line(line).into_owned())
             }
         },
         _ => Progress::Other,
@@ -208,18 +228,32 @@ const fn is_coloured(ink: Ink, screen: &Screen) -> bool {
     matches!(ink, Ink::Blocks) || screen.out.colour
 }
 
-/// Whether the window is wide enough.
-pub(super) fn check_width(drawing: &Drawing, ink: Ink, columns: usize) -> Result<(), Failure> {
-    let (needed, _) = drawing.size(ink);
-    if needed <= columns {
+/// Columns and rows of the terminal.
+pub(super) fn window() -> (usize, usize) {
+    rustix::termios::tcgetwinsize(io::stdout())
+        .map(|size| (usize::from(size.ws_col), usize::from(size.ws_row)))
+        .ok()
+        .filter(|&(columns, rows)| columns > 0 && rows > 0)
+        .unwrap_or((100, 50))
+}
+
+/// Whether the code fits into the window, with the lines that stand beside it.
+pub(super) fn check_size(
+    drawing: &Drawing,
+    ink: Ink,
+    (columns, rows): (usize, usize),
+) -> Result<(), Failure> {
+    let (needed, lines) = drawing.size(ink);
+    let lines = lines + LINES_BESIDE;
+    if needed <= columns && lines <= rows {
         return Ok(());
     }
     Err(Failure::new(
         Exit::Failure,
-        "narrow",
-        format!("the window is too narrow for the QR code: {columns} columns, {needed} needed"),
+        "small",
+        format!("a QR code needs {needed}x{lines} characters, the window has {columns}x{rows}"),
     )
-    .hint("make it wider, or use `clawd pair` and type the PIN"))
+    .hint("make it larger, or use `clawd pair` and type the PIN"))
 }
 
 /// The terminal's alternate screen, which leaves nothing in the scrollback.
@@ -229,12 +263,15 @@ impl Page {
     pub(super) fn open(screen: &Screen) -> Result<Self, Failure> {
         debug_assert!(screen.is_tty);
         let mut page = Self(io::stdout());
-        page.write("\x1b[?1049h\x1b[2J\x1b[H")?;
+        page.write("\x1b[?1049h")?;
+        page.draw(&[])?;
         Ok(page)
     }
 
-    pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
-        self.write(&format!("{line}\r\n"))
+    /// Draws all anew, from the top; the cursor is below.
+    pub(super) fn draw(&mut self, lines: &[String]) -> Result<(), Failure> {
+        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        self.write(&format!("\x1b[2J\x1b[H{lines}"))
     }
 
     fn last_line(&mut self, line: &str) -> Result<(), Failure> {
@@ -279,11 +316,12 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_window_is_refused_with_a_hint() {
+    fn a_small_window_is_refused_with_a_hint() {
         let drawing = Drawing::of("x").unwrap();
-        assert!(check_width(&drawing, Ink::Blocks, 29).is_ok());
-        let failure = check_width(&drawing, Ink::Ascii, 57).unwrap_err();
-        assert!(failure.message.contains("58 needed"));
+        assert!(check_size(&drawing, Ink::Blocks, (29, 19)).is_ok());
+        assert!(check_size(&drawing, Ink::Blocks, (29, 18)).is_err());
+        let failure = check_size(&drawing, Ink::Ascii, (57, 99)).unwrap_err();
+        assert!(failure.message.contains("58x33"), "{}", failure.message);
     }
 
     #[test]
@@ -293,9 +331,7 @@ mod tests {
             event("device.paired", json!({"device_id": "a", "name": "n", "platform": "p"}));
         assert!(matches!(understand(&paired), Progress::Over(Outcome::Paired { .. })));
         let wrong = event("pairing.progress", json!({"state": "wrong", "detail": "2\u{1b}left"}));
-        assert!(
-            matches!(understand(&wrong), Progress::State(line) if line == r"wrong 2\u{1b}left")
-        );
+        assert!(matches!(understand(&wrong), Progress::State(line) if line == r"2\u{1b}left"));
         assert!(matches!(understand(&event("session.created", json!({}))), Progress::Other));
     }
 }

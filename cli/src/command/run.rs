@@ -8,7 +8,7 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 
 use serde_json::{Value, json};
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGHUP, SIGINT};
 
 use super::approve::{Question, Word};
 use super::{session, typed};
@@ -26,14 +26,18 @@ mod turn;
 
 /// More than this the daemon would refuse anyway.
 const PROMPT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Long enough to know a session again by.
+const TITLE_CHARS_MAX: usize = 60;
 
 /// `run`.
 pub(super) fn run(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
     let prompt = prompt(&args.prompt)?;
     let mut daemon = home.connect()?;
-    let asked = [("provider", &args.provider), ("model", &args.model)];
+    let title = Some(title(&prompt));
+    let asked = [("provider", &args.provider), ("model", &args.model), ("title", &title)];
     let created: Session = typed(&session::create(&mut daemon, args.dir.as_deref(), &asked)?)?;
-    let mut signals = Interrupts::catch(&[SIGINT])?;
+    let mut signals =
+        Signals { interrupt: Interrupts::catch(&[SIGINT])?, hangup: Interrupts::catch(&[SIGHUP])? };
     let content = json!({"sessionId": created.id, "content": prompt});
     if let Err(failure) = daemon.call("session.sendMessage", content) {
         // Nothing was said in it: an empty session would only be in the way.
@@ -54,6 +58,11 @@ pub(super) fn run(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Fai
     conversation.finish(outcome)
 }
 
+struct Signals {
+    interrupt: Interrupts,
+    hangup: Interrupts,
+}
+
 struct Conversation<'a> {
     turn: Turn<'a>,
     home: &'a Home,
@@ -68,10 +77,10 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    fn listen(&mut self, signals: &mut Interrupts) -> Result<Outcome, Failure> {
+    fn listen(&mut self, signals: &mut Signals) -> Result<Outcome, Failure> {
         loop {
             self.ask_next()?;
-            let mut others = vec![signals.as_fd()];
+            let mut others = vec![signals.interrupt.as_fd(), signals.hangup.as_fd()];
             others.extend(self.question.as_ref().map(Question::as_fd));
             let woken = match self.daemon.wait(&others, None) {
                 Ok(woken) => woken,
@@ -96,11 +105,15 @@ impl Conversation<'_> {
                 }
                 Woken::Answer(Ok(())) | Woken::Timeout => {}
                 Woken::Other(0) => {
-                    self.interrupts += signals.take();
+                    self.interrupts += signals.interrupt.take();
                     if self.interrupts > 1 {
                         return Ok(Outcome::Left);
                     }
                     self.interrupt()?;
+                }
+                Woken::Other(1) => {
+                    self.deny_all()?;
+                    return Ok(Outcome::Left);
                 }
                 Woken::Other(_) => {
                     if let Some(word) = self.question.as_mut().and_then(Question::read) {
@@ -134,6 +147,7 @@ impl Conversation<'_> {
         let Some(question) = self.question.take() else { return Ok(()) };
         let scope = match word {
             Word::Deny => {
+                self.screen.note(Mark::Fail, &format!("{} denied", question.tool));
                 return self.reject(&question.tool_call, "denied by the person at the terminal");
             }
             Word::Once => "once",
@@ -155,6 +169,16 @@ impl Conversation<'_> {
             "tool.reject",
             json!({"sessionId": self.turn.session, "toolCallId": tool_call, "reason": reason}),
         )?;
+        Ok(())
+    }
+
+    /// The terminal has gone, and with it whoever could have said yes.
+    fn deny_all(&mut self) -> Result<(), Failure> {
+        let asked = self.question.take().map(|question| question.tool_call);
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|call| call.id);
+        for call in asked.into_iter().chain(waiting) {
+            self.reject(&call, "the person who runs this has gone")?;
+        }
         Ok(())
     }
 
@@ -180,16 +204,43 @@ impl Conversation<'_> {
     /// Carries on from the last event. If the turn ended meanwhile, that is the outcome.
     fn reconnect(&mut self) -> Result<Option<Outcome>, Failure> {
         self.turn.break_line();
-        self.screen.say(&format!("… reconnecting (event {})", self.turn.seq));
-        self.daemon = self.home.connect()?;
+        let dots = if self.screen.err.utf8 { "…" } else { "..." };
+        let newline = if self.question.is_some() { "\n" } else { "" };
+        self.screen.say(&format!("{newline}{dots} reconnecting (event {})", self.turn.seq));
+        self.daemon = self.home.connect().map_err(|failure| self.lost(failure))?;
         self.daemon.call("events.subscribe", json!({"after": self.turn.seq}))?;
         let now: Session =
             typed(&self.daemon.call("session.get", json!({"sessionId": self.turn.session}))?)?;
         Ok(match now.status.as_str() {
-            "running" => None,
+            "running" => {
+                self.ask_again()?;
+                None
+            }
             "error" => Some(Outcome::Failed("the turn was cut off".to_owned())),
             _ => self.drain()?,
         })
+    }
+
+    fn ask_again(&mut self) -> Result<(), Failure> {
+        match self.question.as_mut().and_then(|question| question.again("")) {
+            Some(word) => self.decide(word),
+            None => Ok(()),
+        }
+    }
+
+    /// The daemon has gone in the middle of the turn.
+    fn lost(&self, failure: Failure) -> Failure {
+        if failure.kind != "not_running" {
+            return failure;
+        }
+        let id = self.short_id();
+        Failure::new(failure.exit, "not_running", "the daemon has ended in the middle of the turn")
+            .hint(format!("start it with `clawd up`, then see `clawd session show {id}`"))
+            .detail("sessionId", self.turn.session.as_str())
+    }
+
+    fn short_id(&self) -> String {
+        self.turn.session.chars().take(8).collect()
     }
 
     /// The turn is over; what it said meanwhile is in the replay.
@@ -210,7 +261,7 @@ impl Conversation<'_> {
 
     fn finish(mut self, outcome: Outcome) -> Result<Exit, Failure> {
         self.turn.break_line();
-        let id: String = self.turn.session.chars().take(8).collect();
+        let id = self.short_id();
         let exit = match &outcome {
             Outcome::Left => Exit::Interrupted,
             Outcome::Ended if self.interrupts > 0 => Exit::Interrupted,
@@ -229,7 +280,7 @@ impl Conversation<'_> {
             .detail("sessionId", self.turn.session.as_str()));
         }
         if matches!(outcome, Outcome::Left) {
-            self.screen.say(&format!("left; the session is {id}"));
+            self.screen.say(&format!("left it to itself; see `clawd session show {id}`"));
             return Ok(exit);
         }
         let answer = self.daemon.call("session.get", json!({"sessionId": self.turn.session}))?;
@@ -275,6 +326,13 @@ fn prompt(words: &[String]) -> Result<String, Failure> {
         return Err(Failure::usage("the prompt is empty").hint("clawd run \"explain this repo\""));
     }
     Ok(prompt)
+}
+
+/// A session is called what was asked in it.
+fn title(prompt: &str) -> String {
+    let line = prompt.trim().lines().next().unwrap_or_default().trim();
+    let cut: String = line.chars().take(TITLE_CHARS_MAX).collect();
+    if cut.len() < line.len() { format!("{}…", cut.trim_end()) } else { cut }
 }
 
 /// A short word on a tool's input.

@@ -146,7 +146,8 @@ fn show(daemon: &mut Connection, screen: &Screen, id: &str, limit: u16) -> Resul
         ("messages", &session.message_count.to_string()),
         ("used", &used(&session.usage, screen.out)),
     ] {
-        screen.line(&format!("{:<9} {}", screen.out.dim(name), visible_line(value)))?;
+        let name = screen.out.dim(&format!("{name:<9}"));
+        screen.line(&format!("{name} {}", visible_line(value)))?;
     }
     for message in typed::<Vec<Message>>(&messages)? {
         let who = visible_line(&message.role).into_owned();
@@ -168,6 +169,7 @@ pub(super) fn used(usage: &Usage, style: Style) -> String {
         10_000.. => format!("{}k tokens", tokens / 1000),
     };
     match usage.cost_micro_usd {
+        Some(1..10_000) => format!("{tokens} {} <$0.01", style.dot()),
         Some(cost) => {
             format!("{tokens} {} ${}.{:02}", style.dot(), cost / 1_000_000, cost / 10_000 % 100)
         }
@@ -199,6 +201,7 @@ mod tests {
         };
         assert_eq!(used(&usage(100, None), style), "120 tokens");
         assert_eq!(used(&usage(31_000, Some(213_000)), style), "31k tokens · $0.21");
+        assert_eq!(used(&usage(0, Some(800)), style), "20 tokens · <$0.01");
         assert_eq!(used(&usage(0, Some(1_050_000)), style), "20 tokens · $1.05");
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use serde_json::json;
 
-use super::{columns, confirm, pair};
+use super::{confirm, pair};
 use crate::args::{Global, Token as Args};
 use crate::daemon;
 use crate::exit::{Exit, Failure};
@@ -81,14 +81,12 @@ fn draw_token(home: &Home, screen: &Screen, ascii: bool) -> Result<(), Failure> 
     }
     let drawing = Drawing::of(token.expose())?;
     let ink = pair::ink(ascii, screen);
-    pair::check_width(&drawing, ink, columns())?;
+    pair::check_size(&drawing, ink, pair::window())?;
     let mut signals = pair::signals()?;
     let mut page = pair::Page::open(screen)?;
-    for line in drawing.lines(ink, screen.out.colour || !ascii) {
-        page.line(&line)?;
-    }
-    page.line("")?;
-    page.line("This is the local token itself. Press Enter to hide it.")?;
+    let mut lines = drawing.lines(ink, screen.out.colour || !ascii);
+    lines.push("This is the local token itself. Press Enter to hide it.".to_owned());
+    page.draw(&lines)?;
     wait_for_enter(&mut signals)
 }
 
