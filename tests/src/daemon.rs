@@ -16,10 +16,12 @@ use rustix::process::Signal;
 mod client;
 mod process;
 mod programs;
+mod terminal;
 
 pub use client::{Client, Failure, Raw};
 pub use process::Process;
 pub use programs::{example, scripted_claude};
+pub use terminal::{Session, Terminal};
 
 use programs::clawd;
 

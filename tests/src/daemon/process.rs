@@ -13,13 +13,16 @@ use super::{PATIENCE, wait_until};
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    told: Arc<(Mutex<Told>, Condvar)>,
+    told: Arc<Output>,
 }
 
-#[derive(Debug, Default)]
-struct Told {
+/// What was written so far, and news of more.
+pub(super) type Output = (Mutex<Told>, Condvar);
+
+#[derive(Debug)]
+pub(super) struct Told {
     text: String,
-    streams_ended: usize,
+    streams_open: usize,
 }
 
 impl Process {
@@ -30,12 +33,23 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
-        let told = Arc::new((Mutex::new(Told::default()), Condvar::new()));
-        if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
-            keep(out, Arc::clone(&told));
-            keep(err, Arc::clone(&told));
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let this = Self::new(child, 2);
+        if let (Some(out), Some(err)) = (out, err) {
+            keep(out, Arc::clone(&this.told));
+            keep(err, Arc::clone(&this.told));
         }
-        Self { child, told }
+        this
+    }
+
+    /// A child with so many outputs, which somebody reads.
+    pub(super) fn new(child: Child, streams_open: usize) -> Self {
+        let told = Told { text: String::new(), streams_open };
+        Self { child, told: Arc::new((Mutex::new(told), Condvar::new())) }
+    }
+
+    pub(super) fn told(&self) -> Arc<Output> {
+        Arc::clone(&self.told)
     }
 
     /// Waits until `find` finds something in the output; nothing if the output ends before.
@@ -47,7 +61,7 @@ impl Process {
             if let Some(found) = find(&told.text) {
                 return Some(found);
             }
-            if told.streams_ended == 2 {
+            if told.streams_open == 0 {
                 return None;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -70,7 +84,7 @@ impl Process {
     /// Waits for its end and for all that it wrote.
     pub fn end(&mut self) -> (ExitStatus, String) {
         let status = self.wait();
-        // Nothing is found, but both outputs have ended.
+        // Nothing is found, but all outputs have ended.
         let _: Option<()> = self.wait_for(|_| None);
         (status, self.output())
     }
@@ -108,18 +122,23 @@ impl Drop for Process {
     }
 }
 
-fn keep(mut stream: impl Read + Send + 'static, told: Arc<(Mutex<Told>, Condvar)>) {
+fn keep(mut stream: impl Read + Send + 'static, told: Arc<Output>) {
     std::thread::spawn(move || {
         let mut piece = [0; 4096];
         loop {
             let len = stream.read(&mut piece).unwrap_or(0);
-            let mut now = told.0.lock().expect("waiters do not panic while they hold it");
-            now.text.push_str(&String::from_utf8_lossy(&piece[..len]));
-            now.streams_ended += usize::from(len == 0);
-            told.1.notify_all();
+            tell(&told, &piece[..len]);
             if len == 0 {
                 return;
             }
         }
     });
+}
+
+/// Adds what was read from a stream; nothing is its end.
+pub(super) fn tell(told: &Output, piece: &[u8]) {
+    let mut now = told.0.lock().expect("waiters do not panic while they hold it");
+    now.text.push_str(&String::from_utf8_lossy(piece));
+    now.streams_open -= usize::from(piece.is_empty());
+    told.1.notify_all();
 }
