@@ -116,7 +116,11 @@ pub(crate) enum Command {
     #[command(after_help = "rpc: daemon.status, daemon.providers")]
     Up,
     /// Show a PIN and a QR code, wait for a device
-    #[command(after_help = "rpc: daemon.pairPin")]
+    #[command(after_help = "Examples:
+  clawd pair
+  clawd pair --role approve     a device that may answer questions, no more
+
+rpc: daemon.pairPin, daemon.pairCancel")]
     Pair(Pair),
     /// Create a session, send a prompt, stream the answer, ask before tools run
     #[command(after_help = "Examples:

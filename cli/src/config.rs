@@ -100,6 +100,7 @@ fn explain(source: &str, shown: &str, error: &toml::de::Error) -> Failure {
         advice.unwrap_or_default(),
     );
     failure.excerpt = Some(excerpt.into());
+    failure.hint = Some("settings are listed by `clawd help files`".to_owned());
     failure.detail("line", number).detail("column", place.column)
 }
 

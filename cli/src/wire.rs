@@ -66,6 +66,7 @@ pub(crate) struct Message {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ToolCall {
     pub(crate) id: String,
+    pub(crate) message_id: String,
     pub(crate) name: String,
     pub(crate) input: Value,
     pub(crate) status: String,

@@ -55,7 +55,8 @@ fn list(daemon: &mut Connection, screen: &Screen, all: bool) -> Result<(), Failu
         return Ok(());
     }
     let now = time::now();
-    let mut table = Table::new(&["ID", "NAME…", "PLATFORM", "ROLE", "LAST SEEN", "VIA", "EXPIRES"]);
+    let mut table =
+        Table::new(&["ID", "NAME…", "PLATFORM?", "ROLE", "LAST SEEN", "VIA?", "EXPIRES?"]);
     for device in &devices {
         let seen =
             if device.connected { "now".to_owned() } else { time::ago(device.last_seen_at, now) };

@@ -17,7 +17,7 @@ pub(super) fn list(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     if screen.is_json() {
         return screen.json(&answer).map(|()| Exit::Ok);
     }
-    let mut table = Table::new(&["NAME", "VERSION", "STATE", "PATH…"]);
+    let mut table = Table::new(&["NAME", "VERSION?", "STATE", "PATH…"]);
     for provider in typed::<Vec<Provider>>(&answer)? {
         table.row(vec![
             Cell::text(&provider.name),

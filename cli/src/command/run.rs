@@ -336,7 +336,7 @@ fn title(prompt: &str) -> String {
 }
 
 /// A short word on a tool's input.
-fn summary(input: &Value) -> String {
+pub(super) fn summary(input: &Value) -> String {
     let key = ["command", "file_path", "path", "pattern", "url", "query", "description", "prompt"]
         .into_iter()
         .find_map(|key| input.get(key).and_then(Value::as_str));

@@ -14,7 +14,10 @@ use crate::render::Screen;
 use crate::render::style::{Mark, Style};
 use crate::render::table::{Cell, Table, unique_len};
 use crate::render::time;
-use crate::wire::{Message, Session, Usage};
+use crate::wire::{Message, Session, ToolCall, Usage};
+
+/// As many as the daemon gives at once.
+const TOOL_CALLS: u16 = 200;
 
 /// `session …`.
 pub(super) fn session(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
@@ -91,7 +94,7 @@ fn list(daemon: &mut Connection, screen: &Screen) -> Result<(), Failure> {
 /// Sessions as a table.
 pub(super) fn table(sessions: &[Session], style: Style) -> Table {
     let now = time::now();
-    let mut table = Table::new(&["", "ID", "AGENT", "WHERE", "STATUS", "TITLE…", "CHANGED"]);
+    let mut table = Table::new(&["", "ID", "AGENT?", "WHERE?", "STATUS", "TITLE…", "CHANGED?"]);
     for session in sessions {
         let ids = sessions.iter().map(|other| other.id.as_str());
         let is_active = session.status == "running";
@@ -124,12 +127,15 @@ fn show(daemon: &mut Connection, screen: &Screen, id: &str, limit: u16) -> Resul
     let id = find(daemon, id)?.id;
     let mut answer = daemon.call("session.get", json!({"sessionId": id}))?;
     let messages = daemon.call("session.getMessages", json!({"sessionId": id, "limit": limit}))?;
+    let calls = daemon.call("session.toolCalls", json!({"sessionId": id, "limit": TOOL_CALLS}))?;
     if screen.is_json() {
         if let Some(session) = answer.as_object_mut() {
+            session.insert("toolCalls".to_owned(), calls);
             session.insert("messages".to_owned(), messages);
         }
         return screen.json(&answer);
     }
+    let calls: Vec<ToolCall> = typed(&calls)?;
     let session: Session = typed(&answer)?;
     let model = session.model_override.as_deref().or(session.model.as_deref()).unwrap_or("default");
     let age = |text: &str| {
@@ -150,15 +156,29 @@ fn show(daemon: &mut Connection, screen: &Screen, id: &str, limit: u16) -> Resul
         screen.line(&format!("{name} {}", visible_line(value)))?;
     }
     for message in typed::<Vec<Message>>(&messages)? {
+        let calls: Vec<&ToolCall> = calls.iter().filter(|c| c.message_id == message.id).collect();
         let who = visible_line(&message.role).into_owned();
         screen.line(&format!(
             "\n{} {}",
             screen.out.bold(&who),
             screen.out.dim(&age(&message.created_at))
         ))?;
-        screen.line(visible(&message.content).trim_end())?;
+        for call in calls {
+            screen.line(&screen.out.dim(&tool_line(call, screen.out)))?;
+        }
+        let text = visible(&message.content);
+        if !text.trim().is_empty() {
+            screen.line(text.trim_end())?;
+        }
     }
     Ok(())
+}
+
+/// `⏺ Bash cargo test  done`.
+fn tool_line(call: &ToolCall, style: Style) -> String {
+    let sign = if style.utf8 { "⏺" } else { "*" };
+    let (name, what) = (visible_line(&call.name), super::run::summary(&call.input));
+    format!("{sign} {name} {what}  ({})", visible_line(&call.status))
 }
 
 /// `31k tokens · $0.21`.

@@ -64,14 +64,22 @@ fn show(mut daemon: Connection, home: &Home, screen: &Screen) -> Result<(), Fail
     ))?;
     let field = |name: &str, value: &str| screen.line(&format!("  {name:<10} {value}"));
     field("listening", &home.at(status.port).to_string())?;
-    let providers: Vec<String> =
-        status.providers.iter().map(|one| provider::short(one, screen.out)).collect();
-    field("providers", &providers.join("  "))?;
+    if screen.is_verbose() {
+        for (at, one) in status.providers.iter().enumerate() {
+            let name = if at == 0 { "providers" } else { "" };
+            field(name, &provider::line(one, screen.out))?;
+        }
+    } else {
+        let providers: Vec<String> =
+            status.providers.iter().map(|one| provider::short(one, screen.out)).collect();
+        field("providers", &providers.join("  "))?;
+    }
     let connected = devices.iter().filter(|device| device.connected).count();
     field("devices", &format!("{} paired, {connected} connected", devices.len()))?;
     if screen.is_verbose() {
         field("pid", &status.pid.to_string())?;
         field("data", &home::shorten(&home.dir))?;
+        field("token", &home::shorten(&home.token_path()))?;
     }
     show_sessions(screen, sessions)?;
     if status.pending_approvals > 0 {

@@ -14,6 +14,8 @@ pub(crate) struct Table {
     headers: Vec<&'static str>,
     /// Which columns may be cut.
     cuttable: Vec<bool>,
+    /// Which columns people can do without in a narrow window; the last goes first.
+    dispensable: Vec<bool>,
     rows: Vec<Vec<Cell>>,
 }
 
@@ -49,11 +51,12 @@ impl Cell {
 }
 
 impl Table {
-    /// Headers that end in `…` may be cut.
+    /// Headers that end in `…` may be cut, those that end in `?` left out where there is no room.
     pub(crate) fn new(headers: &[&'static str]) -> Self {
         Self {
             cuttable: headers.iter().map(|header| header.ends_with('…')).collect(),
-            headers: headers.iter().map(|header| header.trim_end_matches('…')).collect(),
+            dispensable: headers.iter().map(|header| header.ends_with('?')).collect(),
+            headers: headers.iter().map(|header| header.trim_end_matches(['…', '?'])).collect(),
             rows: Vec::new(),
         }
     }
@@ -66,10 +69,11 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// One line per row, full values, tabs between, no header.
+    /// One line per row, full values, tabs between, no header. A column without a name is for the eye only.
     pub(crate) fn tabbed(&self) -> String {
         let line = |row: &Vec<Cell>| {
-            row.iter().map(|cell| cell.full.as_str()).collect::<Vec<_>>().join("\t") + "\n"
+            let named = row.iter().zip(&self.headers).filter(|(_, header)| !header.is_empty());
+            named.map(|(cell, _)| cell.full.as_str()).collect::<Vec<_>>().join("\t") + "\n"
         };
         self.rows.iter().map(line).collect()
     }
@@ -80,14 +84,17 @@ impl Table {
         let mut out = String::new();
         if with_headers {
             let cells = self.headers.iter().zip(&widths);
-            let line: Vec<String> =
-                cells.map(|(header, width)| format!("{header:<width$}")).collect();
+            let line: Vec<String> = cells
+                .filter_map(|(header, width)| Some((header, (*width)?)))
+                .map(|(header, width)| format!("{header:<width$}"))
+                .collect();
             out.push_str(&style.dim(line.join("  ").trim_end()));
             out.push('\n');
         }
         for row in &self.rows {
             let mut line = String::new();
-            for (cell, &width) in row.iter().zip(&widths) {
+            for (cell, width) in row.iter().zip(&widths) {
+                let Some(width) = *width else { continue };
                 let shown = cut(&cell.shown, width);
                 let padding = " ".repeat(width.saturating_sub(shown.chars().count()) + 2);
                 match cell.bright.map(|bright| shown.chars().take(bright).collect::<String>()) {
@@ -105,24 +112,35 @@ impl Table {
         out
     }
 
-    fn widths(&self, columns: usize, with_headers: bool) -> Vec<usize> {
-        let mut widths: Vec<usize> = (0..self.headers.len())
+    /// Nothing for a column that is left out.
+    fn widths(&self, columns: usize, with_headers: bool) -> Vec<Option<usize>> {
+        let mut widths: Vec<Option<usize>> = (0..self.headers.len())
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
                 let widest = cells.map(|cell| cell.shown.chars().count()).max().unwrap_or(0);
                 let header = if with_headers { self.headers[column].chars().count() } else { 0 };
-                widest.max(header)
+                Some(widest.max(header))
             })
             .collect();
-        let whole: usize = widths.iter().map(|width| width + 2).sum();
-        let surplus = whole.saturating_sub(columns + 2);
-        let widest = (0..widths.len())
-            .filter(|&column| self.cuttable[column])
-            .max_by_key(|&column| (widths[column], Reverse(column)));
-        if let Some(column) = widest {
-            widths[column] = widths[column].saturating_sub(surplus).max(8);
+        loop {
+            let whole: usize = widths.iter().flatten().map(|width| width + 2).sum();
+            let surplus = whole.saturating_sub(columns + 2);
+            let widest = (0..widths.len())
+                .filter(|&column| self.cuttable[column])
+                .max_by_key(|&column| (widths[column], Reverse(column)));
+            let spare = widest.and_then(|column| widths[column]).unwrap_or(0).saturating_sub(8);
+            let dispensed = (0..widths.len())
+                .rfind(|&column| self.dispensable[column] && widths[column].is_some());
+            match dispensed {
+                Some(column) if surplus > spare => widths[column] = None,
+                Some(_) | None => {
+                    if let Some(width) = widest.and_then(|column| widths[column].as_mut()) {
+                        *width -= surplus.min(spare);
+                    }
+                    return widths;
+                }
+            }
         }
-        widths
     }
 }
 
@@ -130,7 +148,8 @@ fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let text: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{}…", text.trim_end())
 }
 
 /// How many characters of `id` tell it from all others; at least four.
@@ -162,6 +181,16 @@ mod tests {
         );
         let widest = table().aligned(PLAIN, 30, true);
         assert!(widest.lines().all(|line| line.chars().count() <= 30), "{widest}");
+    }
+
+    #[test]
+    fn a_narrow_window_goes_without_what_can_be_spared() {
+        let mut table = Table::new(&["ID", "AGENT?", "TITLE…", "CHANGED?"]);
+        table.row(["7f3a", "claude", "a rather long title", "3m ago"].map(Cell::text).into());
+        assert!(table.aligned(PLAIN, 40, true).starts_with("ID    AGENT   TITLE"));
+        let narrow = table.aligned(PLAIN, 24, true);
+        assert_eq!(narrow, "ID    AGENT   TITLE\n7f3a  claude  a rather…\n");
+        assert_eq!(table.aligned(PLAIN, 15, false), "7f3a  a rather…\n");
     }
 
     #[test]

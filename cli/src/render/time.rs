@@ -28,7 +28,7 @@ pub(crate) fn span(secs: u64) -> String {
 /// How long before `now` this was, in one unit.
 pub(crate) fn ago(then: u64, now: u64) -> String {
     match now.saturating_sub(then) {
-        0..5 => "now".to_owned(),
+        0..5 => "just now".to_owned(),
         secs => format!("{} ago", coarse(secs)),
     }
 }
@@ -80,8 +80,8 @@ mod tests {
         assert_eq!(span(108), "1m 48s");
         assert_eq!(span(11_520), "3h 12m");
         assert_eq!(span(DAY), "1d");
-        assert_eq!(ago(100, 100), "now");
+        assert_eq!(ago(100, 100), "just now");
         assert_eq!(ago(100, 280), "3m ago");
-        assert_eq!(ago(200, 100), "now");
+        assert_eq!(ago(200, 100), "just now");
     }
 }
