@@ -133,16 +133,15 @@ pub(crate) fn serve(home: Home, on_ready: impl FnOnce(u16)) -> Result<(), Failur
         log: Box::new(io::stderr()),
         data_dir,
     };
-    clawd_runtime_mio::run(options, |ready: &Ready<'_>| on_ready(ready.port)).map_err(|error| {
-        match error {
-            RunError::PortTaken { .. } => port_taken.taken(),
-            RunError::Bind { .. } | RunError::Socket { .. } => {
-                Failure::new(Exit::Usage, "bind", error.to_string())
-            }
-            RunError::File(error) => failed(error),
-            RunError::Store(error) => Failure::new(Exit::Database, "database", error.to_string()),
-            RunError::System(error) => Failure::io("the daemon cannot go on", &error),
+    let on_ready = Box::new(|ready: &Ready<'_>| on_ready(ready.port));
+    clawd_runtime_mio::run(options, on_ready).map_err(|error| match error {
+        RunError::PortTaken { .. } => port_taken.taken(),
+        RunError::Bind { .. } | RunError::Socket { .. } => {
+            Failure::new(Exit::Usage, "bind", error.to_string())
         }
+        RunError::File(error) => failed(error),
+        RunError::Store(error) => Failure::new(Exit::Database, "database", error.to_string()),
+        RunError::System(error) => Failure::io("the daemon cannot go on", &error),
     })
 }
 

@@ -37,7 +37,7 @@ mod start;
 mod stream;
 mod websocket;
 
-pub use start::{Options, Ready, RunError, run};
+pub use start::{OnReady, Options, Ready, RunError, run};
 
 /// Who is who in mio's events: connections have their slot's number, all others are far above.
 mod tokens {

@@ -134,8 +134,12 @@ impl From<io::Error> for RunError {
     }
 }
 
-/// Runs a daemon until it is told to stop. `on_ready` is called once connections are accepted.
-pub fn run(options: Options, on_ready: impl FnOnce(&Ready<'_>)) -> Result<(), RunError> {
+/// What is called once connections are accepted. Boxed, so that the loop is compiled in this crate, for speed, and not
+/// in the caller's, which may be built for size.
+pub type OnReady<'a> = Box<dyn FnOnce(&Ready<'_>) + 'a>;
+
+/// Runs a daemon until it is told to stop.
+pub fn run(options: Options, on_ready: OnReady<'_>) -> Result<(), RunError> {
     options.data_dir.load_or_make_token().map_err(RunError::File)?;
     let (store, snapshot) = Store::open(&options.data_dir).map_err(RunError::Store)?;
     let mut entropy = [0; 32];
@@ -150,7 +154,7 @@ pub(crate) fn serve<C: Core>(
     options: Options,
     store: Store,
     core: C,
-    on_ready: impl FnOnce(&Ready<'_>),
+    on_ready: OnReady<'_>,
 ) -> Result<(), RunError> {
     let Options { mut data_dir, bind, port, guard, config, log } = options;
     let clock = Clock::start();

@@ -249,6 +249,9 @@ impl Access {
 
     /// The whole answer to a ping, without waiting for anything.
     pub(crate) fn ping_text(&self, cx: &Ctx<'_>, id: &str, request: &Request<'_>) -> String {
+        if request.params.is_none() {
+            return rpc::result_text(id, &cx.engine.pong_body);
+        }
         let body = serde_json::to_string(&self.pong(cx, request)).unwrap_or_default();
         rpc::result_text(id, &body)
     }

@@ -7,6 +7,8 @@ pub(crate) mod entropy;
 pub(crate) mod pending;
 pub(crate) mod timers;
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::contract::config::Config;
@@ -59,6 +61,8 @@ pub(crate) struct Engine {
     pub(crate) timers: Timers<Timer>,
     pub(crate) port: u16,
     pub(crate) started: Now,
+    /// The result of a plain `daemon.ping`, which is asked for far more often than anything else.
+    pub(crate) pong_body: String,
     unix_high: Unix,
     /// The last number given to an event.
     seq: u64,
@@ -69,7 +73,9 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(config: Config, seed: [u8; 32], seq: u64, unix_high: Unix) -> Self {
+        let version = serde_json::to_string(&config.version).unwrap_or_default();
         Self {
+            pong_body: format!("{{\"pong\":true,\"version\":{version}}}"),
             config,
             now: Now::default(),
             entropy: Entropy::new(seed),

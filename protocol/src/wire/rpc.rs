@@ -8,12 +8,15 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::json;
+use super::params::Key;
 
 /// One request or notification, borrowed from the text it came in.
 #[derive(Debug)]
@@ -40,21 +43,62 @@ pub(crate) struct Invalid<'a> {
     pub(crate) error: RpcError,
 }
 
-#[derive(Deserialize)]
+/// The members of a request that have a meaning.
+#[derive(Default)]
 struct Members<'a> {
-    #[serde(borrow, default)]
     jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     method: Option<&'a RawValue>,
-    // `null` is an id, and not the same as none.
-    #[serde(borrow, default, deserialize_with = "present")]
+    /// `null` is an id, and not the same as none.
     id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     params: Option<&'a RawValue>,
+    /// There are others, which mean nothing.
+    has_more: bool,
 }
 
-fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
-    Deserialize::deserialize(from).map(Some)
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Members::default();
+        while let Some(Key(key)) = map.next_key()? {
+            let place = match &*key {
+                "jsonrpc" => &mut members.jsonrpc,
+                "method" => &mut members.method,
+                "id" => &mut members.id,
+                "params" => &mut members.params,
+                _ => {
+                    members.has_more = true;
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if place.replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom("a key twice"));
+            }
+        }
+        Ok(members)
+    }
+}
+
+impl Members<'_> {
+    /// Nothing in it is nested, and no key is there twice: what [`json::check`] would find has been found.
+    fn is_plain(&self) -> bool {
+        let is_scalar = |raw: &RawValue| !raw.get().starts_with(['{', '[']);
+        let all = [self.jsonrpc, self.method, self.id, self.params];
+        !self.has_more && all.into_iter().flatten().all(is_scalar)
+    }
 }
 
 /// Reads a text message.
@@ -63,6 +107,12 @@ pub(crate) fn read(
     depth_max: usize,
     batch_max: usize,
 ) -> Result<Envelope<'_>, RpcError> {
+    // The commonest calls have no parameters: one pass is enough for them.
+    if let Ok(members) = serde_json::from_str::<Members<'_>>(text)
+        && members.is_plain()
+    {
+        return Ok(Envelope::One(request(&members)));
+    }
     json::check(text, depth_max).map_err(|fault| RpcError::parse(fault.as_str()))?;
     if !text.trim_start().starts_with('[') {
         return Ok(Envelope::One(one(text)));
@@ -79,9 +129,13 @@ pub(crate) fn read(
 }
 
 fn one(text: &str) -> Result<Request<'_>, Invalid<'_>> {
-    let Ok(members) = serde_json::from_str::<Members<'_>>(text) else {
-        return Err(Invalid { id: None, error: RpcError::invalid("a request is a JSON object") });
-    };
+    match serde_json::from_str::<Members<'_>>(text) {
+        Ok(members) => request(&members),
+        Err(_) => Err(Invalid { id: None, error: RpcError::invalid("a request is a JSON object") }),
+    }
+}
+
+fn request<'a>(members: &Members<'a>) -> Result<Request<'a>, Invalid<'a>> {
     let id = members.id.map(RawValue::get);
     if id.is_some_and(|id| !is_id(id)) {
         let error = RpcError::invalid("`id` must be a string, a whole number or null");

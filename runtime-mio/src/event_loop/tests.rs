@@ -160,7 +160,7 @@ impl Server {
             let tell_ready = |ready: &crate::Ready<'_>| {
                 is_ready.send((ready.port, ready.socket.to_owned())).unwrap();
             };
-            serve(options, store, core, tell_ready).unwrap();
+            serve(options, store, core, Box::new(tell_ready)).unwrap();
         });
         let (port, socket) = ready.recv_timeout(TIMEOUT).unwrap();
         Self { port, socket, told, heard: RefCell::default(), said, thread, _dir: dir }
