@@ -176,6 +176,9 @@ pub(crate) struct Pair {
     /// Draw with `##` instead of half blocks
     #[arg(long)]
     pub(crate) ascii: bool,
+    /// Allow pairing again after too many wrong codes had turned it off
+    #[arg(long)]
+    pub(crate) unlock: bool,
 }
 
 #[derive(Debug, Args)]

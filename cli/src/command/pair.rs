@@ -34,6 +34,9 @@ pub(super) fn pair(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Fa
     if let Some(role) = args.role {
         params.insert("role".to_owned(), role.word().into());
     }
+    if args.unlock {
+        params.insert("unlock".to_owned(), true.into());
+    }
     let answer = daemon.call("daemon.pairPin", params)?;
     if screen.is_json() {
         screen.json(&answer)?;

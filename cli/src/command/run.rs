@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT};
 use super::approve::{Question, Word};
 use super::{session, typed};
 use crate::args::Run as Args;
-use crate::connection::{Connection, Woken};
+use crate::connection::{Connection, Event, Woken};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::interrupts::Interrupts;
@@ -208,17 +208,49 @@ impl Conversation<'_> {
         let newline = if self.question.is_some() { "\n" } else { "" };
         self.screen.say(&format!("{newline}{dots} reconnecting (event {})", self.turn.seq));
         self.daemon = self.home.connect().map_err(|failure| self.lost(failure))?;
-        self.daemon.call("events.subscribe", json!({"after": self.turn.seq}))?;
-        let now: Session =
-            typed(&self.daemon.call("session.get", json!({"sessionId": self.turn.session}))?)?;
-        Ok(match now.status.as_str() {
-            "running" => {
-                self.ask_again()?;
-                None
+        let id = json!({"sessionId": self.turn.session});
+        let now: Session = typed(&self.daemon.call("session.get", id)?)?;
+        let ended = self.catch_up()?;
+        if now.status != "running" {
+            return Ok(Some(ended.unwrap_or(Outcome::Ended)));
+        }
+        self.ask_again()?;
+        Ok(None)
+    }
+
+    /// What was said and asked while we were away: the last message has the full text so far. Says how the turn ended,
+    /// if it ended badly.
+    fn catch_up(&mut self) -> Result<Option<Outcome>, Failure> {
+        let session = self.turn.session.clone();
+        let page = json!({"sessionId": session, "limit": 1});
+        let page = self.daemon.call("session.getMessages", page)?;
+        let message = page.get(0).unwrap_or(&Value::Null);
+        let params = json!({
+            "sessionId": session, "messageId": message["id"], "content": message["content"],
+        });
+        if message["role"] == "assistant" {
+            self.see("session.messageUpdated", params)?;
+        }
+        let calls = self.daemon.call("session.toolCalls", json!({"sessionId": session}))?;
+        for call in calls.as_array().into_iter().flatten().filter(|it| it["status"] == "pending") {
+            let params = json!({"sessionId": session, "toolCall": call});
+            self.see("tool.approvalRequested", params)?;
+        }
+        let why = message["metadata"]["error"]["message"].as_str();
+        Ok(why.map(|why| Outcome::Failed(why.to_owned())))
+    }
+
+    /// Takes something for an event that was missed.
+    fn see(&mut self, method: &str, params: Value) -> Result<(), Failure> {
+        let event = Event { method: method.to_owned(), params };
+        if let Seen::Asks(call) = self.turn.on_event(&event)? {
+            let asked = self.question.as_ref().map(|question| question.tool_call.clone());
+            let waits = self.waiting.iter().any(|other| other.id == call.id);
+            if !waits && asked.as_ref() != Some(&call.id) {
+                self.waiting.push_back(call);
             }
-            "error" => Some(Outcome::Failed("the turn was cut off".to_owned())),
-            _ => self.drain()?,
-        })
+        }
+        Ok(())
     }
 
     fn ask_again(&mut self) -> Result<(), Failure> {
@@ -241,22 +273,6 @@ impl Conversation<'_> {
 
     fn short_id(&self) -> String {
         self.turn.session.chars().take(8).collect()
-    }
-
-    /// The turn is over; what it said meanwhile is in the replay.
-    fn drain(&mut self) -> Result<Option<Outcome>, Failure> {
-        loop {
-            let now = std::time::Instant::now();
-            match self.daemon.wait(&[], Some(now))? {
-                Woken::Event(event) => {
-                    if let Seen::Over(outcome) = self.turn.on_event(&event)? {
-                        return Ok(Some(outcome));
-                    }
-                }
-                Woken::Answer(..) | Woken::Other(_) => {}
-                Woken::Timeout => return Ok(Some(Outcome::Ended)),
-            }
-        }
     }
 
     fn finish(mut self, outcome: Outcome) -> Result<Exit, Failure> {
