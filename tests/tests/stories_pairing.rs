@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clawd_protocol::StoreFault;
-use clawd_tests::client::names;
+use clawd_tests::client::{Event, Paired, names};
 use clawd_tests::{Client, Crash, LOOPBACK, RpcError, World};
 use serde_json::{Value, json};
 
@@ -261,4 +261,86 @@ fn c1_under_penalty_a_pin_is_not_even_looked_at() {
     world.advance(Duration::from_secs(11));
     assert!(world.store.db.devices.is_empty(), "the source is under penalty");
     pair(&mut world, &pin).expect("from elsewhere the window is still good");
+}
+
+/// A window that an admin has opened: the admin, and the PIN.
+fn window_of_an_admin(world: &mut World, owner: Client) -> (Paired, String) {
+    let admin = world.pair(owner, "admin", "admin");
+    let pin = open_window(world, admin.client);
+    world.events(owner);
+    (admin, pin)
+}
+
+fn was_cancelled(world: &mut World, owner: Client) -> bool {
+    let is_it =
+        |event: &Event| event.name == "pairing.progress" && event.params["state"] == "cancelled";
+    world.events(owner).iter().any(is_it)
+}
+
+#[test]
+fn d1_e4_a_window_closes_when_its_opener_is_revoked() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let (admin, pin) = window_of_an_admin(&mut world, owner);
+    world.hold_store();
+    world.ask(owner, "device.revoke", json!({"id": admin.id}));
+    assert!(was_cancelled(&mut world, owner), "before the disk has answered");
+    world.release_store();
+    assert_eq!(pair(&mut world, &pin).expect_err("cancelled").code, -32021);
+    world.advance(Duration::from_secs(301));
+    let late = world.events(owner);
+    assert!(late.iter().all(|event| event.params["state"] != "expired"), "{late:?}");
+}
+
+#[test]
+fn d1_a_window_closes_when_its_opener_is_an_admin_no_more() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let (admin, pin) = window_of_an_admin(&mut world, owner);
+    let params = json!({"id": admin.id, "role": "full"});
+    world.call(owner, "device.setRole", params).expect("demoted");
+    assert!(was_cancelled(&mut world, owner));
+    assert_eq!(pair(&mut world, &pin).expect_err("cancelled").code, -32021);
+}
+
+#[test]
+fn d1_a_window_closes_when_its_opener_has_expired() {
+    const DAY_MS: i64 = 86_400_000;
+    let mut world = World::default();
+    let owner = world.owner();
+    let admin = world.pair(owner, "admin", "admin");
+    for days in [40, 80, 120, 160] {
+        world.skew(40 * DAY_MS);
+        world.call(admin.client, "daemon.status", json!({})).unwrap_or_else(|_| panic!("{days}"));
+    }
+    world.skew(20 * DAY_MS - 60_000);
+    let pin = open_window(&mut world, admin.client);
+    world.hang_up(admin.client.conn);
+    world.advance(Duration::from_secs(90));
+    assert_eq!(pair(&mut world, &pin).expect_err("the admin is none any more").code, -32021);
+}
+
+#[test]
+fn d1_others_windows_stay_open_when_a_device_is_revoked() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let admin = world.pair(owner, "admin", "admin");
+    let pin = open_window(&mut world, owner);
+    world.call(owner, "device.revoke", json!({"id": admin.id})).expect("revoked");
+    pair(&mut world, &pin).expect("the owner's window");
+}
+
+#[test]
+fn d1_a6_the_owners_window_closes_when_the_local_token_is_rotated() {
+    for grace in [0, 60] {
+        let mut world = World::default();
+        let owner = world.owner();
+        let witness = world.pair(owner, "admin", "witness").client;
+        let pin = open_window(&mut world, owner);
+        world.events(witness);
+        world.ask(owner, "daemon.rotateToken", json!({"graceSecs": grace}));
+        world.settle();
+        assert!(was_cancelled(&mut world, witness), "grace {grace}");
+        assert_eq!(pair(&mut world, &pin).expect_err("cancelled").code, -32021, "grace {grace}");
+    }
 }

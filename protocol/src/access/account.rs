@@ -129,6 +129,7 @@ impl Access {
             cx.peers.refuse_all_but(&call, cx.fx);
         }
         cx.peers.kick_all(|who| who == Who::Device(id), cx.fx);
+        self.close_window_without_standing(cx);
         let notice = cx.engine.number(&Event::DeviceRevoked((&record).into()));
         let op = cx.store(vec![Change::Bury(id), Change::PutDevice(record)], Sync::Disk);
         self.pending.await_(op, After::Revoked { call, notice });
@@ -188,6 +189,7 @@ impl Access {
             self.devices.hold_back(record.id, before.role);
         }
         self.devices.put(record.clone());
+        self.close_window_without_standing(cx);
         let notice = cx.engine.number(&Event::DeviceUpdated((&record).into()));
         let op = cx.store(vec![Change::PutDevice(record)], Sync::Disk);
         self.pending.await_(op, After::Updated { call, before: Box::new(before), notice });
@@ -332,6 +334,7 @@ impl Access {
     ) {
         self.old_local = (grace_secs > 0).then_some(self.local);
         self.local = digest;
+        self.close_window_of_owner(cx);
         cx.answer(call, &RotatedLocal { rotated: true });
         if grace_secs > 0 {
             let at = cx.engine.now.mono + Duration::from_secs(grace_secs);

@@ -463,6 +463,7 @@ impl Access {
         let living = self.devices.living(cx.engine.unix_high(), &cx.engine.config.limits);
         let is_out = |who| matches!(who, Who::Device(id) if !living.contains(&id));
         cx.peers.kick_all(is_out, cx.fx);
+        self.close_window_without_standing(cx);
         self.watch_expiry(cx);
     }
 }

@@ -14,9 +14,9 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
-use crate::contract::id::{ConnId, OpId};
+use crate::contract::id::{ConnId, DeviceId, OpId};
 use crate::contract::limits::Limits;
-use crate::contract::record::DeviceRecord;
+use crate::contract::record::{DeviceRecord, Role};
 use crate::contract::snapshot::Snapshot;
 use crate::engine::pending::Pending;
 use crate::wire::event::Notice;
@@ -88,6 +88,13 @@ impl Access {
     /// The name its owner gave it, or the machine's.
     pub(crate) fn host_name<'a>(&'a self, cx: &'a Ctx<'_>) -> &'a str {
         self.name.as_deref().unwrap_or(&cx.engine.config.host_name)
+    }
+
+    /// What a device may do now; `None` if it is nobody any more.
+    fn role_of_living(&self, cx: &Ctx<'_>, id: DeviceId) -> Option<Role> {
+        let record = self.devices.find(id)?;
+        let is_living = devices::is_living(record, cx.engine.unix_high(), &cx.engine.config.limits);
+        self.devices.role(id).filter(|_| is_living)
     }
 
     /// Devices that may still come.

@@ -19,6 +19,7 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
+use crate::access::peers::Who;
 use crate::access::token::Secret;
 use crate::contract::limits::Limits;
 use crate::contract::record::{PairingHistory, Role};
@@ -31,7 +32,7 @@ const PIN_BOUND: u32 = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Opening {
     /// Who opens. Only the owner can unlock.
-    pub(crate) by: Role,
+    pub(crate) by: Who,
     /// What the new device may do.
     pub(crate) role: Role,
     /// The new device's name, if the opener chose one.
@@ -45,6 +46,8 @@ pub(crate) struct Opening {
 pub(crate) struct Window {
     /// Its name; no secret.
     pub(crate) pairing_id: String,
+    /// Who opened it: it does not outlive his right to.
+    pub(crate) by: Who,
     /// Six digits, for typing.
     pub(crate) pin: Secret,
     /// 256 bits in base64url, for the QR code.
@@ -106,7 +109,7 @@ impl Pairing {
         opening: Opening,
         entropy: &mut Entropy,
     ) -> Result<&Window, Locked> {
-        if opening.unlock && opening.by == Role::Owner {
+        if opening.unlock && opening.by == Who::Owner {
             self.history.failed_windows.clear();
         }
         if self.is_locked() {
@@ -114,6 +117,7 @@ impl Pairing {
         }
         Ok(self.window.insert(Window {
             pairing_id: entropy.base62(12),
+            by: opening.by,
             pin: Secret::new(format!("{:06}", entropy.below(PIN_BOUND))),
             ticket: Secret::new(base64url(&entropy.bytes())),
             role: opening.role,
@@ -127,6 +131,11 @@ impl Pairing {
     /// Closes the window; whether there was one.
     pub(crate) fn cancel(&mut self) -> bool {
         self.window.take().is_some()
+    }
+
+    /// Who opened the window, if one is open.
+    pub(crate) fn opener(&self) -> Option<Who> {
+        self.window.as_ref().map(|window| window.by)
     }
 
     /// A guess at the PIN. What is not six digits is a guess like any other.

@@ -111,9 +111,9 @@ impl Access {
         check_grant(caller, role)?;
         let name = params.text("name")?.map(|name| checked_name(cx, "name", name)).transpose()?;
         let unlock = params.flag("unlock")?;
-        let is_unlocking = unlock && caller.role == Role::Owner && self.pairing.is_locked();
+        let is_unlocking = unlock && caller.who == Who::Owner && self.pairing.is_locked();
         let now = self.clock(cx);
-        let opening = Opening { by: caller.role, role, name, unlock };
+        let opening = Opening { by: caller.who, role, name, unlock };
         let window =
             self.pairing.open(now, opening, &mut cx.engine.entropy).map_err(|_| locked())?;
         let seconds = cx.engine.config.limits.pairing_window.as_secs();
@@ -169,6 +169,30 @@ impl Access {
         cx.answer(call, &Empty {});
     }
 
+    /// Closes the window of somebody who might not open one now.
+    pub(super) fn close_window_without_standing(&mut self, cx: &mut Ctx<'_>) {
+        let has_standing = |who| match who {
+            Who::Owner => true,
+            Who::Device(id) => self.role_of_living(cx, id) >= Some(Role::Admin),
+        };
+        if self.pairing.opener().is_some_and(|who| !has_standing(who)) {
+            self.close_window(cx);
+        }
+    }
+
+    /// Closes the owner's window: its local token was replaced, and whoever opened it may not have been the owner.
+    pub(super) fn close_window_of_owner(&mut self, cx: &mut Ctx<'_>) {
+        if self.pairing.opener() == Some(Who::Owner) {
+            self.close_window(cx);
+        }
+    }
+
+    fn close_window(&mut self, cx: &mut Ctx<'_>) {
+        self.pairing.cancel();
+        cx.engine.timers.disarm(Timer::Pairing);
+        self.progress(cx, "cancelled", "whoever opened the window has lost the right to");
+    }
+
     pub(crate) fn on_pairing_late(&mut self, cx: &mut Ctx<'_>) {
         if self.pairing.cancel() {
             self.progress(cx, "expired", "nobody came in time");
@@ -198,6 +222,7 @@ impl Access {
         if self.is_penalised(cx, conn) {
             return self.turn_away(cx, conn, refused(raw_id));
         }
+        self.close_window_without_standing(cx);
         let now = self.clock(cx);
         let outcome = match &asked.credential {
             Credential::Pin(pin) => self.pairing.attempt_pin(now, pin.expose()),

@@ -1,8 +1,11 @@
 use super::*;
+use crate::contract::id::DeviceId;
 use alloc::collections::BTreeSet;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+/// A device, whatever its role.
+const ADMIN: Who = Who::Device(DeviceId(*b"AAAAAAAA"));
 const DAY: u64 = 86_400_000;
 const NOON: u64 = 20_000 * DAY;
 
@@ -10,7 +13,7 @@ fn at(millis: u64) -> Now {
     Now { mono: Instant::from_micros(millis * 1000), unix: Unix::from_millis(NOON + millis) }
 }
 
-fn opening(by: Role, unlock: bool) -> Opening {
+fn opening(by: Who, unlock: bool) -> Opening {
     Opening { by, role: Role::Full, name: None, unlock }
 }
 
@@ -31,12 +34,12 @@ impl Host {
 
     /// Opens a window as the owner and answers its secrets.
     fn open(&mut self, now: Now) -> (String, String, String) {
-        let window = self.pairing.open(now, opening(Role::Owner, false), &mut self.entropy);
+        let window = self.pairing.open(now, opening(Who::Owner, false), &mut self.entropy);
         let Window { pairing_id, pin, ticket, .. } = window.unwrap();
         (pairing_id.clone(), pin.expose().to_string(), ticket.expose().to_string())
     }
 
-    fn is_locked_for(&mut self, now: Now, by: Role, unlock: bool) -> bool {
+    fn is_locked_for(&mut self, now: Now, by: Who, unlock: bool) -> bool {
         self.pairing.open(now, opening(by, unlock), &mut self.entropy).is_err()
     }
 
@@ -134,15 +137,15 @@ fn d2_ten_failed_windows_turn_pairing_off_until_the_owner_turns_it_on() {
         assert!(!host.pairing.is_locked());
         host.fail_window(at(hour * 3_600_000));
     }
-    assert!(host.is_locked_for(at(DAY / 2), Role::Owner, false));
+    assert!(host.is_locked_for(at(DAY / 2), Who::Owner, false));
     // Neither time nor a clock set back or far ahead nor a restart unlocks.
     let mut host = Host::restored(host.pairing.history().clone());
     let past = Now { unix: Unix::from_millis(0), ..at(DAY / 2) };
     for now in [at(DAY / 2), past, at(2 * DAY), at(400 * DAY)] {
-        assert!(host.is_locked_for(now, Role::Owner, false), "{now:?}");
-        assert!(host.is_locked_for(now, Role::Admin, true), "{now:?}");
+        assert!(host.is_locked_for(now, Who::Owner, false), "{now:?}");
+        assert!(host.is_locked_for(now, ADMIN, true), "{now:?}");
     }
-    assert!(!host.is_locked_for(at(400 * DAY), Role::Owner, true));
+    assert!(!host.is_locked_for(at(400 * DAY), Who::Owner, true));
     assert!(host.pairing.history().failed_windows.is_empty());
 }
 
