@@ -129,6 +129,7 @@ impl Access {
             cx.peers.refuse_all_but(&call, cx.fx);
         }
         cx.peers.kick_all(|who| who == Who::Device(id), cx.fx);
+        cx.peers.distrust(id);
         self.close_window_without_standing(cx);
         let notice = cx.engine.number(&Event::DeviceRevoked((&record).into()));
         let op = cx.store(vec![Change::Bury(id), Change::PutDevice(record)], Sync::Disk);
@@ -185,6 +186,7 @@ impl Access {
         // Less is allowed at once, more only when it is stored.
         if record.role < before.role {
             cx.peers.set_role(record.id, record.role);
+            cx.peers.distrust(record.id);
         } else if record.role > before.role {
             self.devices.hold_back(record.id, before.role);
         }
