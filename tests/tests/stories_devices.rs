@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clawd_protocol::StoreFault;
-use clawd_tests::client::names;
-use clawd_tests::{Act, Crash, LOOPBACK, World};
-use serde_json::json;
+use clawd_tests::client::{Asked, names};
+use clawd_tests::{Act, Client, Crash, LOOPBACK, World};
+use serde_json::{Value, json};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -288,4 +288,121 @@ fn e4_an_earlier_change_that_fails_does_not_undo_a_revocation() {
     world.fail_store(None);
     let late = world.stranger(LOOPBACK);
     assert_eq!(world.auth(late, &device.token).expect_err("still revoked").code, -32004);
+}
+
+/// Lets the store answer these calls in turn, this one with a full disk; what comes after them is stored.
+fn store_all_but(world: &mut World, calls: &[(Client, Asked)], failing: usize) {
+    for (n, (client, asked)) in calls.iter().enumerate() {
+        world.fail_store((n == failing).then_some(StoreFault::Full));
+        let outcome = loop {
+            if let Some(outcome) = world.answer(*client, asked) {
+                break outcome;
+            }
+            assert!(world.settle_one(0), "call {n} has no answer");
+        };
+        assert_eq!(outcome.is_err(), n == failing, "call {n}: {outcome:?}");
+    }
+    world.fail_store(None);
+    world.settle();
+}
+
+fn one_device(world: &mut World, owner: Client) -> Value {
+    world.call(owner, "device.list", json!({})).expect("a list")[0].clone()
+}
+
+#[test]
+fn j2_a_change_that_fails_undoes_no_other_change() {
+    for failing in [0, 1] {
+        let mut world = World::default();
+        let owner = world.owner();
+        let device = world.pair(owner, "full", "phone");
+        let params = [
+            ("device.rename", json!({"id": device.id, "name": "tablet"})),
+            ("device.setRole", json!({"id": device.id, "role": "admin"})),
+        ];
+        let calls = params.map(|(method, params)| (owner, world.ask(owner, method, params)));
+        store_all_but(&mut world, &calls, failing);
+        let expected = [("phone", "admin"), ("tablet", "full")][failing];
+        let shown = one_device(&mut world, owner);
+        assert_eq!((&shown["name"], &shown["role"]), (&json!(expected.0), &json!(expected.1)));
+        world.crash(Crash::Power);
+        let owner = world.owner();
+        let shown = one_device(&mut world, owner);
+        assert_eq!((&shown["name"], &shown["role"]), (&json!(expected.0), &json!(expected.1)));
+    }
+}
+
+#[test]
+fn j2_of_two_names_the_one_that_was_stored_stays() {
+    for failing in [0, 1] {
+        let mut world = World::default();
+        let owner = world.owner();
+        let device = world.pair(owner, "full", "phone");
+        let calls = ["first", "second"].map(|name| {
+            let params = json!({"id": device.id, "name": name});
+            (owner, world.ask(owner, "device.rename", params))
+        });
+        store_all_but(&mut world, &calls, failing);
+        let expected = json!(["second", "first"][failing]);
+        assert_eq!(one_device(&mut world, owner)["name"], expected);
+        world.crash(Crash::Power);
+        let owner = world.owner();
+        assert_eq!(one_device(&mut world, owner)["name"], expected);
+    }
+}
+
+#[test]
+fn j2_of_two_raises_each_counts_once_it_is_stored() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "read", "phone");
+    let calls = ["full", "admin"].map(|role| {
+        let params = json!({"id": device.id, "role": role});
+        (owner, world.ask(owner, "device.setRole", params))
+    });
+    while world.answer(owner, &calls[0].1).is_none() {
+        assert!(world.settle_one(0), "the first has no answer");
+    }
+    let asked = world.ask(device.client, "daemon.setName", json!({"name": "desk"}));
+    let outcome = world.answer(device.client, &asked).expect("refused at once");
+    assert_eq!(outcome.expect_err("no admin yet").kind, "role");
+    store_all_but(&mut world, &calls[1..], 0);
+    world.call(device.client, "daemon.setName", json!({"name": "desk"})).expect_err("never stored");
+    assert_eq!(one_device(&mut world, owner)["role"], "full");
+}
+
+#[test]
+fn e5_a_change_that_fails_does_not_revive_the_old_token() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "full", "phone");
+    let rotated = world.call(device.client, "device.rotate", json!({})).expect("rotated");
+    let fresh = rotated["device_token"].as_str().expect("a token").to_owned();
+    let client = world.stranger(LOOPBACK);
+    let params = json!({"id": device.id, "name": "tablet"});
+    let rename = world.ask(owner, "device.rename", params);
+    let auth = world.ask(client, "daemon.auth", json!({"token": fresh}));
+    store_all_but(&mut world, &[(owner, rename)], 0);
+    world.answer(client, &auth).expect("an answer").expect("the new token is good");
+    let late = world.stranger(LOOPBACK);
+    assert_eq!(world.auth(late, &device.token).expect_err("the old one").code, -32004);
+    world.device_again(&fresh);
+}
+
+#[test]
+fn e5_a_second_rotation_that_fails_leaves_the_first() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "full", "phone");
+    let rotated = world.call(device.client, "device.rotate", json!({})).expect("rotated");
+    let fresh = rotated["device_token"].as_str().expect("a token").to_owned();
+    let client = world.stranger(LOOPBACK);
+    let again = world.ask(device.client, "device.rotate", json!({}));
+    let auth = world.ask(client, "daemon.auth", json!({"token": fresh}));
+    store_all_but(&mut world, &[(device.client, again)], 0);
+    world.answer(client, &auth).expect("an answer").expect("the first new token is good");
+    let late = world.stranger(LOOPBACK);
+    assert_eq!(world.auth(late, &device.token).expect_err("the old one").code, -32004);
+    world.crash(Crash::Power);
+    world.device_again(&fresh);
 }

@@ -4,7 +4,6 @@
 //! transport. Invariant: a revocation takes effect at once and only its answer waits for the disk; a grant takes effect
 //! once it is on disk (security E4, J2).
 
-use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -12,6 +11,7 @@ use core::time::Duration;
 use serde::Serialize;
 
 use super::ctx::Ctx;
+use super::devices::Patch;
 use super::pairing_calls::{Empty, check_grant, checked_name, pairing_refused, role_param};
 use super::peers::{Call, Caller, Phase, Who, close};
 use super::token::{self, Secret, TokenDigest};
@@ -20,6 +20,7 @@ use crate::contract::effect::{Change, Sync};
 use crate::contract::error::StoreFault;
 use crate::contract::id::{ConnId, DeviceId, OpId};
 use crate::contract::record::{DeviceRecord, Role};
+use crate::contract::time::Unix;
 use crate::engine::Timer;
 use crate::wire::event::Event;
 use crate::wire::params::Params;
@@ -91,17 +92,17 @@ impl Access {
     }
 
     /// The device that a call is about, if the caller may deal with it.
-    fn subject(&self, caller: Caller, params: &Params<'_>) -> Result<DeviceRecord, RpcError> {
+    fn subject(&self, caller: Caller, params: &Params<'_>) -> Result<DeviceId, RpcError> {
         let id: DeviceId = params.need_word("id", "a device's id")?;
         let is_own = caller.who == Who::Device(id);
         if caller.role < Role::Admin && !is_own {
             return Err(role_error("admin"));
         }
-        let record = self.devices.find(id).ok_or_else(|| {
-            RpcError::new(-32020, "device_not_found", "there is no such device")
-                .hint("list them with `device.list`")
-        })?;
-        Ok(record.clone())
+        if self.devices.find(id).is_none() {
+            return Err(RpcError::new(-32020, "device_not_found", "there is no such device")
+                .hint("list them with `device.list`"));
+        }
+        Ok(id)
     }
 
     // --- changing -----------------------------------------------------------------------------------------------
@@ -113,14 +114,16 @@ impl Access {
         caller: Caller,
         params: &Params<'_>,
     ) {
-        let mut record = match self.subject(caller, params) {
-            Ok(record) => record,
+        let id = match self.subject(caller, params) {
+            Ok(id) => id,
             Err(error) => return cx.refuse(call, &error),
         };
-        let id = record.id;
-        record.revoked_at.get_or_insert(cx.engine.unix_high());
+        if let Some(record) = self.devices.find_mut(id) {
+            record.revoked_at.get_or_insert(cx.engine.unix_high());
+            record.next_token_sha256 = None;
+        }
+        let Some(mut record) = self.whole(id) else { return };
         record.next_token_sha256 = None;
-        self.devices.put(record.clone());
         // One that revokes itself is told so once it is stored, and nothing else from now on.
         if caller.who == Who::Device(id)
             && let Some(peer) = cx.peers.peer_mut(call.conn)
@@ -143,9 +146,8 @@ impl Access {
         caller: Caller,
         params: &Params<'_>,
     ) {
-        let renamed = self.subject(caller, params).and_then(|mut record| {
-            record.name = checked_name(cx, "name", params.need_text("name")?)?;
-            Ok(record)
+        let renamed = self.subject(caller, params).and_then(|id| {
+            Ok((id, Patch::Name(checked_name(cx, "name", params.need_text("name")?)?)))
         });
         self.update(cx, call, renamed);
     }
@@ -157,44 +159,58 @@ impl Access {
         caller: Caller,
         params: &Params<'_>,
     ) {
-        let changed = self.subject(caller, params).and_then(|mut record| {
+        let changed = self.subject(caller, params).and_then(|id| {
             let role =
                 role_param(params)?.ok_or_else(|| RpcError::bad_params("role", "is missing"))?;
             check_grant(caller, role)?;
             // An admin that another admin could demote would be no admin of the owner's.
-            if caller.who != Who::Owner && record.role >= Role::Admin {
+            if caller.who != Who::Owner && self.role(id) >= Some(Role::Admin) {
                 return Err(role_error("owner"));
             }
-            record.role = role;
-            Ok(record)
+            Ok((id, Patch::Role(role)))
         });
         self.update(cx, call, changed);
     }
 
-    fn update(&mut self, cx: &mut Ctx<'_>, call: Call, record: Result<DeviceRecord, RpcError>) {
-        let record = match record {
-            Ok(record) if record.revoked_at.is_some() => {
-                return cx.refuse(
-                    call,
-                    &RpcError::new(-32020, "device_not_found", "this device is revoked"),
-                );
-            }
-            Ok(record) => record,
+    fn update(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        call: Call,
+        change: Result<(DeviceId, Patch), RpcError>,
+    ) {
+        let (id, patch) = match change {
+            Ok(change) => change,
             Err(error) => return cx.refuse(call, &error),
         };
-        let before = self.devices.find(record.id).unwrap_or(&record).clone();
-        // Less is allowed at once, more only when it is stored.
-        if record.role < before.role {
-            cx.peers.set_role(record.id, record.role);
-            cx.peers.distrust(record.id);
-        } else if record.role > before.role {
-            self.devices.hold_back(record.id, before.role);
+        let Some(mut record) = self.whole(id) else { return };
+        if record.revoked_at.is_some() {
+            let error = RpcError::new(-32020, "device_not_found", "this device is revoked");
+            return cx.refuse(call, &error);
         }
-        self.devices.put(record.clone());
-        self.close_window_without_standing(cx);
+        patch.apply(&mut record);
+        let before = self.role(id);
         let notice = cx.engine.number(&Event::DeviceUpdated((&record).into()));
         let op = cx.store(vec![Change::PutDevice(record)], Sync::Disk);
-        self.pending.await_(op, After::Updated { call, before: Box::new(before), notice });
+        self.pending.await_(op, After::Updated { call, id, patch, notice });
+        if self.role(id) < before {
+            self.tell_role(cx, id);
+            cx.peers.distrust(id);
+            self.close_window_without_standing(cx);
+        }
+    }
+
+    /// Gives a device's connections the role that it has now.
+    fn tell_role(&self, cx: &mut Ctx<'_>, id: DeviceId) {
+        if let Some(role) = self.role(id) {
+            cx.peers.set_role(id, role);
+        }
+    }
+
+    /// Stores a device as it is to be, for nobody who waits.
+    pub(super) fn write_down(&mut self, cx: &mut Ctx<'_>, id: DeviceId) {
+        let Some(record) = self.whole(id) else { return };
+        let op = cx.store(vec![Change::PutDevice(record)], Sync::Disk);
+        self.pending.await_(op, After::Noted);
     }
 
     /// `device.rotate`: a device changes its own token and nothing else (security E5).
@@ -202,14 +218,13 @@ impl Access {
         let Who::Device(id) = caller.who else {
             return cx.refuse(call, &role_error("device"));
         };
-        let Some(before) = self.devices.find(id).cloned() else { return };
+        let Some(mut record) = self.whole(id) else { return };
         let token = token::device(id, &mut cx.engine.entropy);
-        let mut record = before.clone();
-        record.next_token_sha256 = Some(TokenDigest::of(token.expose()).to_bytes());
-        record.rotated_at = Some(cx.engine.unix_high());
-        self.devices.put(record.clone());
+        let digest = TokenDigest::of(token.expose());
+        let patch = Patch::NextToken { digest, at: cx.engine.unix_high() };
+        patch.apply(&mut record);
         let op = cx.store(vec![Change::PutDevice(record)], Sync::Disk);
-        self.pending.await_(op, After::Rotated { call, before: Box::new(before), token });
+        self.pending.await_(op, After::Rotated { call, id, patch, token });
     }
 
     pub(crate) fn on_set_name(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
@@ -265,15 +280,16 @@ impl Access {
                 close_revoked(cx, conn);
                 cx.tell(notice);
             }
-            After::Updated { call, before, notice } => {
-                self.devices.let_go(before.id);
-                if let Some(role) = self.devices.role(before.id) {
-                    cx.peers.set_role(before.id, role);
-                }
+            After::Updated { call, id, patch, notice } => {
+                self.devices.patch(id, &patch);
+                self.tell_role(cx, id);
                 cx.answer(call, &Done { ok: true });
                 cx.tell(notice);
             }
-            After::Rotated { call, before, token } => on_device_rotated(cx, call, &before, &token),
+            After::Rotated { call, id, patch, token } => {
+                self.devices.patch(id, &patch);
+                self.on_device_rotated(cx, call, id, &token);
+            }
             After::LocalRotated { call, digest, grace_secs } => {
                 self.on_local_rotated(cx, call, digest, grace_secs);
             }
@@ -305,19 +321,28 @@ impl Access {
                 cx.refuse(call, &error);
                 close_revoked(cx, conn);
             }
-            After::Updated { call, before, .. } | After::Rotated { call, before, .. } => {
-                self.devices.let_go(before.id);
+            After::Updated { call, id, .. } | After::Rotated { call, id, .. } => {
                 cx.refuse(call, &error);
-                cx.peers.set_role(before.id, before.role);
-                // It may have been revoked meanwhile, and that is never undone.
-                let revoked_at = self.devices.find(before.id).and_then(|now| now.revoked_at);
-                self.devices.put(DeviceRecord { revoked_at, ..*before });
+                self.tell_role(cx, id);
+                // What was asked for after it has written it down too, as if it were to come.
+                self.write_down(cx, id);
             }
             After::LocalRotated { call, .. } | After::Named { call, .. } => {
                 cx.refuse(call, &error);
             }
             After::Noted => {}
         }
+    }
+
+    fn on_device_rotated(&self, cx: &mut Ctx<'_>, call: Call, id: DeviceId, token: &Secret) {
+        let expires_at = self.devices.find(id).and_then(|it| it.expires_at).map(Unix::as_secs);
+        let view = RotatedDevice {
+            device_token: token.expose(),
+            device_token_camel: token.expose(),
+            expires_at,
+            expires_at_camel: expires_at,
+        };
+        cx.answer(call, &view);
     }
 
     fn turn_away_call(&mut self, cx: &mut Ctx<'_>, call: Call) {
@@ -358,17 +383,6 @@ fn close_revoked(cx: &mut Ctx<'_>, conn: ConnId) {
     if cx.peers.peer(conn).is_some_and(|peer| peer.phase == Phase::Waiting) {
         cx.peers.close(conn, close::POLICY, "unauthorized", cx.fx);
     }
-}
-
-fn on_device_rotated(cx: &mut Ctx<'_>, call: Call, before: &DeviceRecord, token: &Secret) {
-    let expires_at = before.expires_at.map(crate::Unix::as_secs);
-    let view = RotatedDevice {
-        device_token: token.expose(),
-        device_token_camel: token.expose(),
-        expires_at,
-        expires_at_camel: expires_at,
-    };
-    cx.answer(call, &view);
 }
 
 /// The result of calls that have none.

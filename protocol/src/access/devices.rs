@@ -2,8 +2,13 @@
 //!
 //! Owns the table of devices and the judgement of a device's token (security E1, E3, E5); refuses to know connections
 //! and methods. A revoked device stays in the table: its id is never given again.
+//!
+//! Invariant: the table holds what is stored, and what takes effect at once whatever the disk says: a revocation, the
+//! death of a token. All else waits as a [`Patch`] for its operation to end, so nothing is ever put back: a patch that
+//! was not stored is forgotten, and no other change with it.
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -23,12 +28,43 @@ pub(crate) enum Good {
     Next,
 }
 
+/// A change of one device that is on its way to the disk.
+#[derive(Debug)]
+pub(crate) enum Patch {
+    Name(String),
+    Role(Role),
+    /// The token that the device is changing to.
+    NextToken {
+        digest: TokenDigest,
+        at: Unix,
+    },
+}
+
+impl Patch {
+    pub(crate) fn apply(&self, record: &mut DeviceRecord) {
+        match self {
+            Self::Name(name) => record.name.clone_from(name),
+            Self::Role(role) => record.role = *role,
+            Self::NextToken { digest, at } => {
+                record.next_token_sha256 = Some(digest.to_bytes());
+                record.rotated_at = Some(*at);
+            }
+        }
+    }
+
+    /// The role that the device is to have.
+    pub(crate) const fn role(&self) -> Option<Role> {
+        match self {
+            Self::Role(role) => Some(*role),
+            Self::Name(_) | Self::NextToken { .. } => None,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Devices {
     table: BTreeMap<DeviceId, DeviceRecord>,
-    /// Roles before a raise that is not on disk yet: they hold until it is.
-    held_back: BTreeMap<DeviceId, Role>,
 }
 
 impl Devices {
@@ -41,7 +77,7 @@ impl Devices {
                 record.revoked_at.get_or_insert(snapshot.unix_high);
             }
         }
-        Self { table, held_back: BTreeMap::new() }
+        Self { table }
     }
 
     pub(crate) fn find(&self, id: DeviceId) -> Option<&DeviceRecord> {
@@ -52,18 +88,11 @@ impl Devices {
         self.table.get_mut(&id)
     }
 
-    /// What a device may do now.
-    pub(crate) fn role(&self, id: DeviceId) -> Option<Role> {
-        let stored = self.find(id)?.role;
-        Some(self.held_back.get(&id).map_or(stored, |held| stored.min(*held)))
-    }
-
-    pub(crate) fn hold_back(&mut self, id: DeviceId, role: Role) {
-        self.held_back.entry(id).or_insert(role);
-    }
-
-    pub(crate) fn let_go(&mut self, id: DeviceId) {
-        self.held_back.remove(&id);
+    /// A patch is stored.
+    pub(crate) fn patch(&mut self, id: DeviceId, patch: &Patch) {
+        if let Some(record) = self.table.get_mut(&id) {
+            patch.apply(record);
+        }
     }
 
     pub(crate) fn put(&mut self, record: DeviceRecord) {

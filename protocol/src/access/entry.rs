@@ -408,7 +408,7 @@ impl Access {
                 if good == Good::Next {
                     self.on_rotation_used(cx, id);
                 }
-                let role = self.devices.role(id)?;
+                let role = self.role(id)?;
                 Some(Caller { who: Who::Device(id), role })
             }
         }
@@ -420,8 +420,7 @@ impl Access {
         if let Some(next) = record.next_token_sha256.take() {
             record.token_sha256 = next;
             record.rotated_at = None;
-            let op = cx.store(alloc::vec![Change::PutDevice(record.clone())], Sync::Disk);
-            self.pending.await_(op, After::Noted);
+            self.write_down(cx, id);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::contract::snapshot::Snapshot;
 use crate::engine::pending::Pending;
 use crate::wire::event::Notice;
 use ctx::Ctx;
-use devices::Devices;
+use devices::{Devices, Patch};
 use limiter::{Failures, Strangers};
 use pairing::Pairing;
 use peers::Call;
@@ -54,15 +54,32 @@ enum After {
     /// The revocation is written down.
     Revoked { call: Call, notice: Notice },
     /// The device's record is written down.
-    Updated { call: Call, before: Box<DeviceRecord>, notice: Notice },
+    Updated { call: Call, id: DeviceId, patch: Patch, notice: Notice },
     /// The device's next token is written down.
-    Rotated { call: Call, before: Box<DeviceRecord>, token: Secret },
+    Rotated { call: Call, id: DeviceId, patch: Patch, token: Secret },
     /// The local token's file is replaced.
     LocalRotated { call: Call, digest: TokenDigest, grace_secs: u64 },
     /// The daemon's name is written down.
     Named { call: Call, name: String },
     /// Nobody waits for it: last-seen times, and rotations that were completed.
     Noted,
+}
+
+impl After {
+    /// What it changes in this device.
+    fn patch_of(&self, device: DeviceId) -> Option<&Patch> {
+        match self {
+            Self::Updated { id, patch, .. } | Self::Rotated { id, patch, .. } => {
+                (*id == device).then_some(patch)
+            }
+            Self::Paired { .. }
+            | Self::PairingRefused { .. }
+            | Self::Revoked { .. }
+            | Self::LocalRotated { .. }
+            | Self::Named { .. }
+            | Self::Noted => None,
+        }
+    }
 }
 
 impl Access {
@@ -90,11 +107,27 @@ impl Access {
         self.name.as_deref().unwrap_or(&cx.engine.config.host_name)
     }
 
+    /// What a device may do now: less is allowed at once, more only when it is stored.
+    fn role(&self, id: DeviceId) -> Option<Role> {
+        let stored = self.devices.find(id)?.role;
+        let on_their_way = self.pending.values().filter_map(|after| after.patch_of(id)?.role());
+        on_their_way.chain([stored]).min()
+    }
+
+    /// A device as it will be once everything on its way is stored: what the next operation has to write.
+    fn whole(&self, id: DeviceId) -> Option<DeviceRecord> {
+        let mut record = self.devices.find(id)?.clone();
+        for patch in self.pending.values().filter_map(|after| after.patch_of(id)) {
+            patch.apply(&mut record);
+        }
+        Some(record)
+    }
+
     /// What a device may do now; `None` if it is nobody any more.
     fn role_of_living(&self, cx: &Ctx<'_>, id: DeviceId) -> Option<Role> {
         let record = self.devices.find(id)?;
         let is_living = devices::is_living(record, cx.engine.unix_high(), &cx.engine.config.limits);
-        self.devices.role(id).filter(|_| is_living)
+        self.role(id).filter(|_| is_living)
     }
 
     /// Devices that may still come.
