@@ -172,6 +172,47 @@ fn a6_rotating_the_local_token_closes_everybody_who_used_the_old_one() {
     world.owner();
 }
 
+/// The status of the answer to `GET /metrics` with this token; `None` if the connection was closed without one.
+fn metrics(world: &mut World, source: Source, token: &str) -> Option<u16> {
+    let conn = world.open(source);
+    let bearer = format!("Bearer {token}");
+    let headers = [("Host", &b"127.0.0.1:4300"[..]), ("Authorization", bearer.as_bytes())];
+    world.head(conn, "/metrics", &headers);
+    match &world.link(conn).stage {
+        Stage::Answered(response) => Some(response.status),
+        Stage::Gone(_) => None,
+        stage @ (Stage::Fresh | Stage::Upgraded) => panic!("{stage:?}"),
+    }
+}
+
+#[test]
+fn c1_wrong_tokens_for_metrics_are_answered_like_all_others() {
+    let mut world = World::default();
+    let free = usize::try_from(clawd_protocol::Limits::default().failures_free).expect("small");
+    let wrong = mint_local([200; 32]);
+    let told: Vec<_> =
+        (0..free + 20).map(|_| metrics(&mut world, LOOPBACK, wrong.expose())).collect();
+    assert!(told[..free].iter().all(|status| *status == Some(401)), "{told:?}");
+    assert!(told[free + 1..].iter().all(Option::is_none), "{told:?}");
+    let token = world.token();
+    assert_eq!(metrics(&mut world, LOOPBACK, &token), Some(200), "the owner is never locked out");
+    assert_eq!(metrics(&mut world, Source::Unix, wrong.expose()), Some(401));
+}
+
+#[test]
+fn b3_asking_for_metrics_completes_no_rotation() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "read", "phone");
+    let rotated = world.call(device.client, "device.rotate", json!({})).expect("rotated");
+    let fresh = rotated["device_token"].as_str().expect("a token").to_owned();
+    let before = world.store.db.clone();
+    assert_eq!(metrics(&mut world, LOOPBACK, &fresh), Some(200));
+    world.settle();
+    assert_eq!(format!("{:?}", world.store.db), format!("{before:?}"));
+    world.device_again(&device.token);
+}
+
 #[test]
 fn b1_b2_only_our_hosts_and_no_foreign_origin() {
     let answered = |header: (&'static str, &str)| {

@@ -151,6 +151,7 @@ impl Access {
         bearer: Option<Secret>,
         gauges: Gauges,
     ) {
+        // Judged and not received: a GET changes nothing.
         if bearer.and_then(|token| self.judge(cx, conn, &token)).is_some() {
             let uptime = cx.engine.now.mono.since(cx.engine.started.mono).as_secs();
             let response = http::metrics(&[
@@ -164,11 +165,15 @@ impl Access {
             self.respond(cx, conn, response);
             return;
         }
-        // Counted like every failure; it is not delayed, since an HTTP answer closes the connection anyway.
-        if let Some(peer) = cx.peers.peer(conn) {
-            let _ = self.failures.failed(Key::of(peer.source), cx.engine.now.mono);
+        let Some(peer) = cx.peers.peer(conn) else { return };
+        match self.failures.failed(Key::of(peer.source), cx.engine.now.mono) {
+            When::Now => self.respond(cx, conn, http::unauthorized()),
+            // An HTTP answer cannot wait without a table of its own, and nobody who has a token needs it.
+            When::At(_) | When::Drop => {
+                self.forget_timers(cx, conn);
+                cx.peers.close(conn, close::POLICY, "unauthorized", cx.fx);
+            }
         }
-        self.respond(cx, conn, http::unauthorized());
     }
 
     fn on_upgrade(&mut self, cx: &mut Ctx<'_>, conn: ConnId, key: String, bearer: Option<Secret>) {
@@ -179,7 +184,7 @@ impl Access {
         cx.engine.timers.arm(Timer::Stranger(conn), deadline);
         cx.fx.push(Effect::Upgrade { conn, key, message_bytes_max });
         let Some(token) = bearer else { return };
-        match self.judge(cx, conn, &token) {
+        match self.recognise(cx, conn, &token) {
             Some(caller) => {
                 self.welcome(cx, conn, caller);
                 self.greet(cx, conn);
@@ -270,7 +275,7 @@ impl Access {
     }
 
     fn on_auth(&mut self, cx: &mut Ctx<'_>, conn: ConnId, request: &Request<'_>) {
-        let caller = presented(request).and_then(|token| self.judge(cx, conn, &token));
+        let caller = presented(request).and_then(|token| self.recognise(cx, conn, &token));
         let Some(caller) = caller else {
             return self.turn_away(cx, conn, unauthorized(request.id.unwrap_or("null")));
         };
@@ -292,7 +297,7 @@ impl Access {
         request: &Request<'_>,
     ) {
         let conn = call.conn;
-        match presented(request).and_then(|token| self.judge(cx, conn, &token)) {
+        match presented(request).and_then(|token| self.recognise(cx, conn, &token)) {
             Some(again) if again.who == caller.who => {
                 let view = serde_json::value::to_raw_value(&self.welcome_view(cx, caller)).ok();
                 cx.answer(call, &view);
@@ -392,24 +397,31 @@ impl Access {
 
     // --- tokens -------------------------------------------------------------------------------------------------
 
-    /// Who holds this token, if it may be used from there.
-    fn judge(&mut self, cx: &mut Ctx<'_>, conn: ConnId, token: &Secret) -> Option<Caller> {
+    /// Who comes with this token, if it may be used from there; from now on the token counts as used.
+    fn recognise(&mut self, cx: &mut Ctx<'_>, conn: ConnId, token: &Secret) -> Option<Caller> {
+        let (caller, good) = self.judge(cx, conn, token)?;
+        if let (Who::Device(id), Good::Next) = (caller.who, good) {
+            self.on_rotation_used(cx, id);
+        }
+        Some(caller)
+    }
+
+    /// Who holds this token, if it may be used from there. Only looks.
+    fn judge(&self, cx: &Ctx<'_>, conn: ConnId, token: &Secret) -> Option<(Caller, Good)> {
         let is_local = cx.peers.peer(conn).is_some_and(is_local);
         let digest = TokenDigest::of(token.expose());
         match kind_of(token.expose())? {
             TokenKind::Local => {
                 let is_old = self.old_local.is_some_and(|old| old.matches(&digest));
                 let is_right = self.local.matches(&digest) || is_old;
-                (is_right && is_local).then_some(Caller { who: Who::Owner, role: Role::Owner })
+                let caller = Caller { who: Who::Owner, role: Role::Owner };
+                (is_right && is_local).then_some((caller, Good::Current))
             }
             TokenKind::Device(id) => {
                 let now = cx.engine.unix_high();
                 let good = self.devices.judge(id, &digest, now, &cx.engine.config.limits)?;
-                if good == Good::Next {
-                    self.on_rotation_used(cx, id);
-                }
-                let role = self.role(id)?;
-                Some(Caller { who: Who::Device(id), role })
+                let caller = Caller { who: Who::Device(id), role: self.role(id)? };
+                Some((caller, good))
             }
         }
     }
