@@ -172,6 +172,59 @@ fn a6_rotating_the_local_token_closes_everybody_who_used_the_old_one() {
     world.owner();
 }
 
+#[test]
+fn a6_the_end_of_the_grace_ends_exactly_those_who_came_with_the_old_token() {
+    let mut world = World::default();
+    let old = world.token();
+    let [before, careful] = [world.owner(), world.owner()];
+    world.call(before, "daemon.rotateToken", json!({"graceSecs": 60})).expect("rotated");
+    let token = world.token();
+    let late = world.stranger(LOOPBACK);
+    world.auth(late, &old).expect("the grace lasts");
+    world.auth(careful, &token).expect("it shows the new one");
+    let fresh = world.owner();
+    world.advance(Duration::from_secs(59));
+    for client in [before, late, careful, fresh] {
+        world.call(client, "daemon.status", json!({})).expect("the grace lasts");
+    }
+    world.advance(Duration::from_secs(2));
+    assert_eq!((world.close_code(before), world.close_code(late)), (Some(1008), Some(1008)));
+    for client in [careful, fresh] {
+        world.call(client, "daemon.status", json!({})).expect("it has the new token");
+    }
+    let late = world.stranger(LOOPBACK);
+    assert_eq!(world.auth(late, &old).expect_err("the grace is over").code, -32004);
+}
+
+#[test]
+fn a6_a_second_rotation_ends_the_grace_of_the_first() {
+    for grace in [0, 60] {
+        let mut world = World::default();
+        let first = world.token();
+        let old = world.owner();
+        world.call(old, "daemon.rotateToken", json!({"graceSecs": 100})).expect("rotated");
+        let second = world.token();
+        let fresh = world.owner();
+        world.advance(Duration::from_secs(50));
+        world.ask(fresh, "daemon.rotateToken", json!({"graceSecs": grace}));
+        world.settle();
+        assert_eq!(world.close_code(old), Some(1008), "grace {grace}");
+        assert_eq!(world.link(fresh.conn).is_open(), grace > 0, "grace {grace}");
+        let late = world.stranger(LOOPBACK);
+        assert_eq!(world.auth(late, &first).expect_err("dead").code, -32004, "grace {grace}");
+        let late = world.stranger(LOOPBACK);
+        assert_eq!(world.auth(late, &second).is_ok(), grace > 0, "grace {grace}");
+        // The end of the first grace, had it lasted, ends nobody.
+        let newest = world.owner();
+        world.advance(Duration::from_secs(55));
+        world.call(newest, "daemon.status", json!({})).expect("it has the newest token");
+        assert_eq!(world.link(fresh.conn).is_open(), grace > 0, "grace {grace}");
+        world.advance(Duration::from_secs(6));
+        assert!(!world.link(fresh.conn).is_open());
+        world.call(newest, "daemon.status", json!({})).expect("it has the newest token");
+    }
+}
+
 /// The status of the answer to `GET /metrics` with this token; `None` if the connection was closed without one.
 fn metrics(world: &mut World, source: Source, token: &str) -> Option<u16> {
     let conn = world.open(source);

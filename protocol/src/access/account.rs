@@ -15,7 +15,7 @@ use super::devices::Patch;
 use super::pairing_calls::{Empty, check_grant, checked_name, pairing_refused, role_param};
 use super::peers::{Call, Caller, Phase, Who, close};
 use super::token::{self, Secret, TokenDigest};
-use super::{Access, After};
+use super::{Access, After, OldLocal};
 use crate::contract::effect::{Change, Sync};
 use crate::contract::error::StoreFault;
 use crate::contract::id::{ConnId, DeviceId, OpId};
@@ -359,10 +359,15 @@ impl Access {
         digest: TokenDigest,
         grace_secs: u64,
     ) {
-        self.old_local = (grace_secs > 0).then_some(self.local);
-        self.local = digest;
-        self.close_window_of_owner(cx);
         cx.answer(call, &RotatedLocal { rotated: true });
+        self.close_window_of_owner(cx);
+        // At most one token has a grace: that of the one before is over.
+        self.on_old_token_late(cx);
+        let is_owner =
+            |(conn, caller): (ConnId, Caller)| (caller.who == Who::Owner).then_some(conn);
+        let conns = cx.peers.known().filter_map(is_owner).collect();
+        self.old_local = Some(OldLocal { digest: self.local, conns });
+        self.local = digest;
         if grace_secs > 0 {
             let at = cx.engine.now.mono + Duration::from_secs(grace_secs);
             cx.engine.timers.arm(Timer::OldToken, at);
@@ -371,10 +376,12 @@ impl Access {
         }
     }
 
-    /// The old local token is dead; so is everybody who came with it.
+    /// The old local token is dead; so is everybody who came with it, and nobody else.
     pub(crate) fn on_old_token_late(&mut self, cx: &mut Ctx<'_>) {
-        self.old_local = None;
-        cx.peers.kick_all(|who| who == Who::Owner, cx.fx);
+        cx.engine.timers.disarm(Timer::OldToken);
+        for conn in self.old_local.take().into_iter().flat_map(|old| old.conns) {
+            cx.peers.kick(conn, cx.fx);
+        }
     }
 }
 

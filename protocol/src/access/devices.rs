@@ -19,13 +19,15 @@ use crate::contract::record::{DeviceRecord, Role};
 use crate::contract::snapshot::Snapshot;
 use crate::contract::time::Unix;
 
-/// How a device's token was found good.
+/// How a token was found good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Good {
-    /// It is the device's token.
+    /// It is the token.
     Current,
     /// It is the one that the device is changing to: the old one dies now.
     Next,
+    /// It is the one before the last rotation, in its grace.
+    Old,
 }
 
 /// A change of one device that is on its way to the disk.

@@ -400,10 +400,22 @@ impl Access {
     /// Who comes with this token, if it may be used from there; from now on the token counts as used.
     fn recognise(&mut self, cx: &mut Ctx<'_>, conn: ConnId, token: &Secret) -> Option<Caller> {
         let (caller, good) = self.judge(cx, conn, token)?;
-        if let (Who::Device(id), Good::Next) = (caller.who, good) {
-            self.on_rotation_used(cx, id);
+        match (caller.who, good) {
+            (Who::Device(id), Good::Next) => self.on_rotation_used(cx, id),
+            (Who::Owner, _) => self.on_local_shown(cx, conn, good),
+            (Who::Device(_), Good::Current | Good::Old) => {}
         }
         Some(caller)
+    }
+
+    /// Notes who is here by the old local token alone: shown by one who came with the new one, it changes nothing.
+    fn on_local_shown(&mut self, cx: &Ctx<'_>, conn: ConnId, good: Good) {
+        let Some(old) = &mut self.old_local else { return };
+        if good == Good::Current {
+            old.conns.remove(&conn);
+        } else if cx.peers.caller(conn).is_none() {
+            old.conns.insert(conn);
+        }
     }
 
     /// Who holds this token, if it may be used from there. Only looks.
@@ -412,10 +424,11 @@ impl Access {
         let digest = TokenDigest::of(token.expose());
         match kind_of(token.expose())? {
             TokenKind::Local => {
-                let is_old = self.old_local.is_some_and(|old| old.matches(&digest));
-                let is_right = self.local.matches(&digest) || is_old;
+                let is_old = self.old_local.as_ref().is_some_and(|old| old.digest.matches(&digest));
+                let is_current = self.local.matches(&digest);
+                let good = if is_current { Good::Current } else { Good::Old };
                 let caller = Caller { who: Who::Owner, role: Role::Owner };
-                (is_right && is_local).then_some((caller, Good::Current))
+                ((is_current || is_old) && is_local).then_some((caller, good))
             }
             TokenKind::Device(id) => {
                 let now = cx.engine.unix_high();

@@ -11,7 +11,7 @@ pub(crate) mod peers;
 pub mod token;
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
 use crate::contract::id::{ConnId, DeviceId, OpId};
@@ -32,7 +32,7 @@ use token::{Secret, TokenDigest};
 pub(crate) struct Access {
     local: TokenDigest,
     /// The local token before the last rotation, while its grace lasts.
-    old_local: Option<TokenDigest>,
+    old_local: Option<OldLocal>,
     daemon_id: String,
     name: Option<String>,
     devices: Devices,
@@ -42,6 +42,14 @@ pub(crate) struct Access {
     /// Refusals whose penalty is not over, ready to be sent.
     refusals: BTreeMap<ConnId, String>,
     pending: Pending<OpId, After>,
+}
+
+/// A local token that was replaced and is good for a little longer.
+#[derive(Debug)]
+struct OldLocal {
+    digest: TokenDigest,
+    /// Who came with it, and goes with it.
+    conns: BTreeSet<ConnId>,
 }
 
 /// What to do once a change of access is stored.
@@ -142,5 +150,8 @@ impl Access {
     /// Forgets a connection that is gone.
     pub(crate) fn on_closed(&mut self, conn: ConnId) {
         self.strangers.leave(conn);
+        if let Some(old) = &mut self.old_local {
+            old.conns.remove(&conn);
+        }
     }
 }
