@@ -18,7 +18,7 @@ const TABLE: &[(&str, &str)] = &[
     ("device.list", "read"),
     ("device.revoke", "admin"),
     ("device.rename", "admin"),
-    ("device.setRole", "admin"),
+    ("device.setRole", "owner"),
     ("session.create", "full"),
     ("session.list", "read"),
     ("session.get", "read"),

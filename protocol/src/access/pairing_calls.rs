@@ -403,7 +403,7 @@ pub(super) fn role_param(params: &Params<'_>) -> Result<Option<Role>, RpcError> 
 }
 
 /// Nobody gives away what only the owner may give.
-pub(super) fn check_grant(caller: Caller, role: Role) -> Result<(), RpcError> {
+fn check_grant(caller: Caller, role: Role) -> Result<(), RpcError> {
     if role == Role::Admin && caller.who != Who::Owner {
         return Err(RpcError::new(-32002, "role", "only the owner makes an admin")
             .hint("do it on the machine itself, with the `clawd` command"));

@@ -64,7 +64,7 @@ methods! {
     DeviceRevoke    "device.revoke"         SelfOr(Admin);
     DeviceRename    "device.rename"         SelfOr(Admin);
     DeviceRotate    "device.rotate"         Device;
-    DeviceSetRole   "device.setRole"        From(Admin);
+    DeviceSetRole   "device.setRole"        From(Owner);
     SessionCreate   "session.create"        From(Full);
     SessionList     "session.list"          From(Read);
     SessionGet      "session.get"           From(Read);
