@@ -157,6 +157,21 @@ fn b8_nobody_but_the_owner_makes_an_admin() {
 }
 
 #[test]
+fn b8_a_refusal_says_what_to_do() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "read", "phone");
+    let mut hint = |client, method| {
+        let refused = world.call(client, method, json!({})).expect_err(method);
+        assert_eq!(refused.kind, "role", "{method}");
+        refused.data["hint"].as_str().unwrap_or_default().to_owned()
+    };
+    assert!(hint(device.client, "session.create").contains("`clawd device role`"));
+    assert!(hint(device.client, "daemon.shutdown").contains("on the machine itself"));
+    assert!(hint(owner, "device.rotate").contains("`clawd token rotate`"));
+}
+
+#[test]
 fn b8_a_device_that_loses_rights_loses_them_at_once() {
     let mut world = World::default();
     let owner = world.owner();

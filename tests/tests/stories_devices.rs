@@ -406,3 +406,15 @@ fn e5_a_second_rotation_that_fails_leaves_the_first() {
     world.crash(Crash::Power);
     world.device_again(&fresh);
 }
+
+#[test]
+fn a_revoked_device_cannot_be_changed_and_one_is_told_what_to_do() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "full", "phone");
+    world.call(owner, "device.revoke", json!({"id": device.id})).expect("revoked");
+    let params = json!({"id": device.id, "name": "tablet"});
+    let refused = world.call(owner, "device.rename", params).expect_err("revoked");
+    assert_eq!(refused.code, -32020);
+    assert_eq!(refused.data["hint"], "pair it again with `clawd pair`");
+}

@@ -179,7 +179,8 @@ impl Access {
         };
         let Some(mut record) = self.whole(id) else { return };
         if record.revoked_at.is_some() {
-            let error = RpcError::new(-32020, "device_not_found", "this device is revoked");
+            let error = RpcError::new(-32020, "device_not_found", "this device is revoked")
+                .hint("pair it again with `clawd pair`");
             return cx.refuse(call, &error);
         }
         patch.apply(&mut record);
@@ -394,5 +395,10 @@ pub(crate) const fn empty() -> Empty {
 
 /// The caller's role does not allow it.
 pub(crate) fn role_error(need: &'static str) -> RpcError {
-    RpcError::new(-32002, "role", "your role does not allow this").detail("needs", need)
+    let hint = match need {
+        "owner" => "do it on the machine itself, with the `clawd` command",
+        "device" => "this is for devices; the local token is changed with `clawd token rotate`",
+        _ => "ask the owner for a greater role: `clawd device role`",
+    };
+    RpcError::new(-32002, "role", "your role does not allow this").detail("needs", need).hint(hint)
 }
