@@ -93,7 +93,7 @@ impl Daemon {
         }
         on_input(&mut cx, access, work, life, input);
         for device in cx.peers.take_distrusted() {
-            work.on_distrusted(&mut cx, device);
+            work.on_distrusted(device);
         }
         if *life == Life::Ending && work.is_idle() && access.is_idle() {
             stop(&mut cx, life);

@@ -48,6 +48,8 @@ pub(super) struct OpenCall {
     waiting: Option<Call>,
     /// What the agent is told when it was denied.
     message: String,
+    /// Whoever decided is no longer trusted.
+    is_void: bool,
 }
 
 impl OpenCall {
@@ -126,6 +128,7 @@ impl Work {
             is_announced: false,
             waiting: None,
             message: String::new(),
+            is_void: false,
         };
         session.calls.insert(tool, call);
         Some(tool)

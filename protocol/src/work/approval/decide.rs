@@ -201,12 +201,14 @@ impl Work {
             }
             return;
         };
-        let is_allow = is_allow(decision.kind);
-        if decision.kind == DecisionKind::AllowSession {
+        let is_allow = is_allow(decision.kind) && !call.is_void;
+        if is_allow && decision.kind == DecisionKind::AllowSession {
             session.grants.insert(fingerprint(&call.record), decision.by.clone());
         }
         let line = if is_allow {
             claude::allow(&request, &call.record.input)
+        } else if call.is_void {
+            claude::deny(&request, "The device that allowed this is no longer trusted.", false)
         } else {
             claude::deny(&request, &call.message, false)
         };
@@ -246,38 +248,15 @@ impl Work {
     }
 
     /// This device was revoked, or may do less than before: what it allowed for whole sessions is void, and what it has
-    /// just allowed is denied unless the agent has heard it already (security E4, H6).
-    pub(crate) fn on_distrusted(&mut self, cx: &mut Ctx<'_>, device: DeviceId) {
+    /// just allowed is not told to the agent any more (security E4, H6). The decision itself stands as it was made.
+    pub(crate) fn on_distrusted(&mut self, device: DeviceId) {
         let by = device.as_str();
-        let mut changes = Vec::new();
-        let mut notices = Vec::new();
-        for (id, session) in &mut self.sessions {
+        for session in self.sessions.values_mut() {
             session.grants.retain(|_, granter| granter != by);
-            for (tool, call) in &mut session.calls {
-                let Some(decision) = &mut call.record.decision else { continue };
-                if call.request.is_none() || decision.by != by || !is_allow(decision.kind) {
-                    continue;
-                }
-                *decision = Decision {
-                    by: String::from("daemon"),
-                    at: cx.engine.now.unix,
-                    kind: DecisionKind::Cancelled,
-                };
-                call.message = String::from("The device that allowed this is no longer trusted.");
-                call.record.status = Progress::Error;
-                notices.push(cx.engine.number(&updated(&call.record)));
-                notices.push(cx.engine.number(&Event::ApprovalResolved {
-                    session_id: *id,
-                    tool_call_id: *tool,
-                    kind: DecisionKind::Cancelled,
-                    by: "daemon",
-                }));
-                changes.push(Change::PutToolCall(call.record.clone()));
+            for call in session.calls.values_mut() {
+                let decision = call.record.decision.as_ref();
+                call.is_void |= decision.is_some_and(|decision| decision.by == by);
             }
-        }
-        if !changes.is_empty() {
-            let after = After { notices, ..After::default() };
-            self.store(cx, changes, Sync::Process, after);
         }
     }
 
