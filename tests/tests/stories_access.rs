@@ -183,3 +183,28 @@ fn b8_a_device_that_loses_rights_loses_them_at_once() {
     let outcome = world.answer(device.client, &asked).expect("an answer");
     assert!(is_role_refusal(&outcome), "{outcome:?}");
 }
+
+#[test]
+fn h6_what_a_device_allowed_for_the_session_ends_when_it_may_do_less() {
+    for (role, allowed) in [("read", 1), ("full", 2)] {
+        let mut world = World::default();
+        let owner = world.owner();
+        let turns = vec![vec![Act::bash("make")], vec![Act::bash("make")]];
+        world.machine.scripts.push_back(turns);
+        let phone = world.pair(owner, "approve", "phone");
+        let params = json!({"repoPath": "/repo", "initialMessage": "build"});
+        let session = world.call(owner, "session.create", params).expect("a session")["id"].clone();
+        world.settle();
+        let list = world.call(owner, "approval.list", json!({})).expect("a list");
+        let tool = list["approvals"][0]["toolCallId"].clone();
+        let allow = json!({"sessionId": session, "toolCallId": tool, "scope": "session"});
+        world.call(phone.client, "tool.approve", allow).expect("allowed");
+        let params = json!({"id": phone.id, "role": role});
+        world.call(owner, "device.setRole", params).expect("changed");
+        let params = json!({"sessionId": session, "content": "again"});
+        world.call(owner, "session.sendMessage", params).expect("sent");
+        world.settle();
+        let done = world.children().map(|child| child.done.len()).sum::<usize>();
+        assert_eq!(done, allowed, "{role}");
+    }
+}
