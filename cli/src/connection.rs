@@ -62,7 +62,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Over the socket in the data directory.
     pub(crate) fn over_unix(stream: UnixStream, token: Secret) -> Result<Self, Failure> {
-        let trust = if daemon::is_our_user(&stream)? { Trust::PeerVerified } else { demand()? };
+        let trust = if daemon::is_our_user(&stream)? { Trust::PeerVerified } else { demand(0)? };
         Self::open(Link::Unix(stream), "ws://localhost/", token, trust)
     }
 
@@ -72,7 +72,7 @@ impl Connection {
             .map_err(|error| Failure::io(&format!("cannot connect to {address}"), &error))?;
         let _ = stream.set_nodelay(true);
         let url = format!("ws://localhost:{}/", address.port());
-        Self::open(Link::Tcp(stream), &url, token, demand()?)
+        Self::open(Link::Tcp(stream), &url, token, demand(address.port())?)
     }
 
     fn open(link: Link, url: &str, token: Secret, trust: Trust) -> Result<Self, Failure> {
@@ -232,12 +232,12 @@ enum Met {
     Other(usize),
 }
 
-fn demand() -> Result<Trust, Failure> {
+fn demand(port: u16) -> Result<Trust, Failure> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce)
         .map_err(|error| Failure::new(Exit::Failure, "entropy", error.to_string()))?;
     let nonce = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Trust::DemandProof { nonce })
+    Ok(Trust::DemandProof { nonce, port })
 }
 
 fn value(raw: &RawValue) -> Result<Value, Failure> {

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let token = mint_local([1; 32]);
-    let trust = Trust::DemandProof { nonce: "a nonce".to_owned() };
+    let trust = Trust::DemandProof { nonce: "a nonce".to_owned(), port: 4300 };
     let (mut client, first) = Client::new(token.clone(), trust);
     assert!(!first.expose().contains(token.expose()));
     for message in bytes.split(|byte| *byte == 0xff) {

@@ -36,6 +36,8 @@ pub enum Trust {
     DemandProof {
         /// Fresh and unguessable.
         nonce: String,
+        /// The port that was connected to; 0 for the Unix socket.
+        port: u16,
     },
 }
 
@@ -149,7 +151,7 @@ impl core::error::Error for Misuse {}
 
 #[derive(Debug)]
 enum State {
-    Proving { nonce: String },
+    Proving { nonce: String, port: u16 },
     Authenticating,
     Ready,
     Over,
@@ -178,9 +180,9 @@ impl Client {
                 let opening = client.auth();
                 (client, opening)
             }
-            Trust::DemandProof { nonce } => {
+            Trust::DemandProof { nonce, port } => {
                 let ping = text_of(HANDSHAKE, "daemon.ping", &Nonce { nonce: &nonce });
-                (client(State::Proving { nonce }), Secret::new(ping.unwrap_or_default()))
+                (client(State::Proving { nonce, port }), Secret::new(ping.unwrap_or_default()))
             }
         }
     }
@@ -262,8 +264,8 @@ impl Client {
         result: Result<Box<RawValue>, RpcError>,
     ) -> Result<Happening, Violation> {
         match &self.state {
-            State::Proving { nonce } => {
-                self.check_proof(id, nonce, &result)?;
+            State::Proving { nonce, port } => {
+                self.check_proof(id, (nonce, *port), &result)?;
                 self.state = State::Authenticating;
                 Ok(Happening::Send(self.auth()))
             }
@@ -289,7 +291,7 @@ impl Client {
     fn check_proof(
         &self,
         id: u64,
-        nonce: &str,
+        (nonce, port): (&str, u16),
         result: &Result<Box<RawValue>, RpcError>,
     ) -> Result<(), Violation> {
         #[derive(Deserialize)]
@@ -301,7 +303,9 @@ impl Client {
             result.as_ref().ok().and_then(|result| serde_json::from_str(result.get()).ok());
         let digest = TokenDigest::of(self.token.expose());
         match pong {
-            Some(pong) if id == HANDSHAKE && digest.is_proved_by(nonce, &pong.proof) => Ok(()),
+            Some(pong) if id == HANDSHAKE && digest.is_proved_by(nonce, port, &pong.proof) => {
+                Ok(())
+            }
             Some(_) | None => Err(Violation::NotProved),
         }
     }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::access::Access;
 use crate::access::account::{empty, role_error};
 use crate::access::ctx::Ctx;
-use crate::access::entry::Gauges;
+use crate::access::doorstep::Gauges;
 use crate::access::peers::{Call, Caller, Peers, Phase, Who, close};
 use crate::contract::config::Config;
 use crate::contract::effect::{Effect, Effects};
@@ -239,7 +239,7 @@ fn on_request(
     let method = Method::from_name(&request.method);
     // The commonest call by far, and it waits for nothing.
     if let (Some(Method::Ping), None, Some(id)) = (method, batch, request.id) {
-        let text = access.ping_text(cx, id, &request);
+        let text = access.ping_text(cx, conn, id, &request);
         return cx.peers.send(conn, text, cx.fx);
     }
     let id = request.id.map(RpcId::new);
@@ -302,7 +302,7 @@ fn on_call(
     let params = &params;
     match method {
         Method::Ping => {
-            let pong = access.ping(cx, request);
+            let pong = access.ping(cx, call.conn, request);
             cx.answer(call, &pong);
         }
         Method::Auth => access.on_auth_again(cx, call, caller, request),

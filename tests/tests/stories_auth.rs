@@ -151,7 +151,7 @@ fn a7_the_daemon_proves_itself_before_it_is_trusted() {
     let pong = world.call(stranger, "daemon.ping", json!({"nonce": "n1"})).expect("a pong");
     let digest = clawd_protocol::access::token::TokenDigest::of(&world.token());
     let proof = pong["proof"].as_str().expect("a proof");
-    assert!(digest.is_proved_by("n1", proof));
+    assert!(digest.is_proved_by("n1", 4300, proof));
 }
 
 #[test]

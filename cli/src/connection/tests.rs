@@ -9,8 +9,8 @@ use clawd_protocol::access::token::{TokenDigest, mint_local};
 use std::sync::mpsc;
 use std::thread;
 
-/// What a fake daemon does with one text: its answers.
-type Answer = fn(&str, &TokenDigest) -> Vec<String>;
+/// What a fake daemon on a port does with one text: its answers.
+type Answer = fn(&str, &TokenDigest, u16) -> Vec<String>;
 
 fn token() -> Secret {
     mint_local([1; 32])
@@ -28,7 +28,7 @@ fn fake(answer: Answer) -> (SocketAddr, mpsc::Receiver<String>) {
         while let Ok(message) = socket.read() {
             let Ok(text) = message.into_text() else { continue };
             tell.send(text.to_string()).unwrap();
-            for answer in answer(&text, &digest) {
+            for answer in answer(&text, &digest, address.port()) {
                 socket.send(Message::text(answer)).unwrap();
             }
         }
@@ -41,12 +41,12 @@ fn result(id: &Value, result: &Value) -> String {
 }
 
 /// The real thing, as far as the handshake and one call go.
-fn honest(text: &str, digest: &TokenDigest) -> Vec<String> {
+fn honest(text: &str, digest: &TokenDigest, port: u16) -> Vec<String> {
     let request: Value = serde_json::from_str(text).unwrap();
     let id = &request["id"];
     match request["method"].as_str().unwrap() {
         "daemon.ping" => {
-            let proof = digest.proof(request["params"]["nonce"].as_str().unwrap());
+            let proof = digest.proof(request["params"]["nonce"].as_str().unwrap(), port);
             vec![result(id, &serde_json::json!({"pong": true, "proof": proof}))]
         }
         "daemon.auth" if request["params"]["token"] == token().expose() => {
@@ -67,15 +67,17 @@ fn honest(text: &str, digest: &TokenDigest) -> Vec<String> {
 
 #[test]
 fn a7_a_squatter_on_the_port_gets_neither_the_token_nor_its_hash() {
-    let squatters: [Answer; 3] = [
-        |_, _| vec![r#"{"jsonrpc":"2.0","id":0,"result":{"pong":true}}"#.to_owned()],
-        |_, _| {
-            let proof = TokenDigest::of("a guess").proof("nonce");
+    let squatters: [Answer; 4] = [
+        // It asks the daemon itself, on another port.
+        |text, digest, port| honest(text, digest, port ^ 1),
+        |_, _, _| vec![r#"{"jsonrpc":"2.0","id":0,"result":{"pong":true}}"#.to_owned()],
+        |_, _, port| {
+            let proof = TokenDigest::of("a guess").proof("nonce", port);
             vec![format!(
                 r#"{{"jsonrpc":"2.0","id":0,"result":{{"pong":true,"proof":"{proof}"}}}}"#
             )]
         },
-        |_, _| vec!["come in".to_owned()],
+        |_, _, _| vec!["come in".to_owned()],
     ];
     for squatter in squatters {
         let (address, told) = fake(squatter);

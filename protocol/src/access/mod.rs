@@ -3,11 +3,13 @@
 pub(crate) mod account;
 pub(crate) mod ctx;
 mod devices;
-pub(crate) mod entry;
+pub(crate) mod doorstep;
+mod entry;
 mod limiter;
 mod pairing;
 mod pairing_calls;
 pub(crate) mod peers;
+mod standing;
 pub mod token;
 
 use alloc::boxed::Box;

@@ -89,12 +89,14 @@ impl TokenDigest {
     }
 
     /// What only a holder of the token can say about `nonce`: lets a client test who listens on a port before it shows
-    /// the token there (security A7). HMAC-SHA256 (RFC 2104) in hexadecimal.
+    /// the token there (security A7). HMAC-SHA256 (RFC 2104) in hexadecimal. It holds for one `port` (0: the Unix
+    /// socket), or a program on ours could have it from the daemon on another.
     #[must_use]
-    pub fn proof(&self, nonce: &str) -> String {
+    pub fn proof(&self, nonce: &str, port: u16) -> String {
         use core::fmt::Write as _;
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return String::new() };
         mac.update(b"clawd-ping-v1\0");
+        mac.update(&port.to_be_bytes());
         mac.update(nonce.as_bytes());
         let mut hex = String::with_capacity(64);
         for byte in mac.finalize().into_bytes() {
@@ -103,10 +105,10 @@ impl TokenDigest {
         hex
     }
 
-    /// Whether `proof` is what [`Self::proof`] gives for `nonce`; in constant time.
+    /// Whether `proof` is what [`Self::proof`] gives for `nonce` on `port`; in constant time.
     #[must_use]
-    pub fn is_proved_by(&self, nonce: &str, proof: &str) -> bool {
-        self.proof(nonce).as_bytes().ct_eq(proof.as_bytes()).into()
+    pub fn is_proved_by(&self, nonce: &str, port: u16, proof: &str) -> bool {
+        self.proof(nonce, port).as_bytes().ct_eq(proof.as_bytes()).into()
     }
 }
 
@@ -228,11 +230,12 @@ mod tests {
     fn a7_only_the_holder_can_prove() {
         let ours = TokenDigest::of(mint_local([1; 32]).expose());
         let theirs = TokenDigest::of(mint_local([2; 32]).expose());
-        let proof = ours.proof("nonce");
+        let proof = ours.proof("nonce", 4300);
         assert_eq!(proof.len(), 64);
-        assert!(ours.is_proved_by("nonce", &proof));
-        assert!(!ours.is_proved_by("other", &proof));
-        assert!(!theirs.is_proved_by("nonce", &proof));
-        assert!(!ours.is_proved_by("nonce", ""));
+        assert!(ours.is_proved_by("nonce", 4300, &proof));
+        assert!(!ours.is_proved_by("other", 4300, &proof));
+        assert!(!theirs.is_proved_by("nonce", 4300, &proof));
+        assert!(!ours.is_proved_by("nonce", 4300, ""));
+        assert!(!ours.is_proved_by("nonce", 4301, &proof), "another daemon of ours");
     }
 }

@@ -13,7 +13,7 @@ fn token() -> Secret {
 }
 
 fn demanding() -> (Client, Secret) {
-    Client::new(token(), Trust::DemandProof { nonce: "n0nce".to_string() })
+    Client::new(token(), Trust::DemandProof { nonce: "n0nce".to_string(), port: 4300 })
 }
 
 fn ready() -> Client {
@@ -35,7 +35,7 @@ fn a_verified_peer_is_shown_the_token_at_once() {
 fn a7_the_token_is_shown_only_to_who_knows_it() {
     let (mut client, opening) = demanding();
     assert!(!opening.expose().contains(token().expose()));
-    let proof = TokenDigest::of(token().expose()).proof("n0nce");
+    let proof = TokenDigest::of(token().expose()).proof("n0nce", 4300);
     let pong = format!(r#"{{"jsonrpc":"2.0","id":0,"result":{{"pong":true,"proof":"{proof}"}}}}"#);
     let Ok(Happening::Send(auth)) = client.handle_text(&pong) else { panic!("no auth") };
     assert!(auth.expose().contains(token().expose()));
@@ -43,7 +43,7 @@ fn a7_the_token_is_shown_only_to_who_knows_it() {
 
 #[test]
 fn a7_a_squatter_gets_nothing_and_no_second_try() {
-    let guess = TokenDigest::of(mint_local([2; 32]).expose()).proof("n0nce");
+    let guess = TokenDigest::of(mint_local([2; 32]).expose()).proof("n0nce", 4300);
     for answer in [
         r#"{"jsonrpc":"2.0","id":0,"result":{"pong":true}}"#.to_string(),
         format!(r#"{{"jsonrpc":"2.0","id":0,"result":{{"pong":true,"proof":"{guess}"}}}}"#),
@@ -52,7 +52,7 @@ fn a7_a_squatter_gets_nothing_and_no_second_try() {
     ] {
         let (mut client, _) = demanding();
         assert_eq!(client.handle_text(&answer).unwrap_err(), Violation::NotProved, "{answer}");
-        let proof = TokenDigest::of(token().expose()).proof("n0nce");
+        let proof = TokenDigest::of(token().expose()).proof("n0nce", 4300);
         let right = format!(r#"{{"jsonrpc":"2.0","id":0,"result":{{"proof":"{proof}"}}}}"#);
         assert!(client.handle_text(&right).is_err());
         assert_eq!(client.call("session.list", ()).unwrap_err(), Misuse::NotReady);

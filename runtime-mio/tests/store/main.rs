@@ -56,7 +56,7 @@ fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(number: u64) -> T {
 fn device(name: &[u8; 8]) -> DeviceRecord {
     DeviceRecord {
         id: DeviceId(*name),
-        name: "Ana's phone".to_owned(),
+        name: "a phone".to_owned(),
         platform: "ios".to_owned(),
         role: Role::Approve,
         token_sha256: [1; 32],
