@@ -71,6 +71,7 @@
 //! | `engine` | deadlines, chance, operations in flight |
 //! | [`client`] | the other end of the same protocol |
 //! | [`text`] | making untrusted text safe to show |
+//! | [`wire_reference`] | the methods, errors and events, for authors of clients |
 //!
 //! Imports go one way: `daemon → work → access → wire, agent → engine → contract`.
 #![cfg_attr(not(test), no_std)]
@@ -84,6 +85,8 @@ pub mod contract;
 mod daemon;
 mod engine;
 pub mod text;
+#[doc = include_str!("../WIRE.md")]
+pub mod wire_reference {}
 mod wire;
 mod work;
 
