@@ -47,6 +47,19 @@ fn strangers_achieve_nothing_in_a_hundred_seeds() {
 }
 
 #[test]
+fn what_the_fuzzer_has_found_stays_found() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/world");
+    let found: Vec<_> = std::fs::read_dir(corpus).expect("the corpus").collect();
+    assert!(found.len() >= 4, "the corpus is committed");
+    for entry in found {
+        let path = entry.expect("an entry").path();
+        let bytes = std::fs::read(&path).expect("a run");
+        let outcome = catch_unwind(AssertUnwindSafe(|| drop(run(&bytes, &setup_named("tiny")))));
+        assert!(outcome.is_ok(), "{} fails; its trace is above", path.display());
+    }
+}
+
+#[test]
 fn one_seed() {
     let Ok(which) = std::env::var("CLAWD_SEED") else { return };
     let (name, seed) = which.split_once(':').expect("CLAWD_SEED=setup:number");

@@ -16,7 +16,7 @@ use super::pairing_calls::{Empty, checked_name, pairing_refused, role_param};
 use super::peers::{Call, Caller, Phase, Who, close};
 use super::token::{self, Secret, TokenDigest};
 use super::{Access, After, OldLocal};
-use crate::contract::effect::{Change, Sync};
+use crate::contract::effect::{Change, Effect, Sync};
 use crate::contract::error::StoreFault;
 use crate::contract::id::{ConnId, DeviceId, OpId};
 use crate::contract::record::{DeviceRecord, Role};
@@ -129,6 +129,7 @@ impl Access {
             && let Some(peer) = cx.peers.peer_mut(call.conn)
         {
             peer.phase = Phase::Waiting;
+            cx.fx.push(Effect::Pause { conn: call.conn });
             cx.peers.refuse_all_but(&call, cx.fx);
         }
         cx.peers.kick_all(|who| who == Who::Device(id), cx.fx);
