@@ -2,6 +2,9 @@
 //!
 //! Owns `daemon.pairPin`, `daemon.pairCancel` and `device.pair`; refuses to know how guesses are counted
 //! ([`pairing`](super::pairing) does). Invariant: a token leaves only after its device's row is on disk (security J2).
+//!
+//! The opener is not asked again before the token is issued (security D5): on this machine there is nobody in the middle,
+//! and whoever types the PIN was shown it. All are told with `device.paired`. That question comes with remote access.
 
 use alloc::boxed::Box;
 use alloc::format;
