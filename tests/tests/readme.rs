@@ -55,3 +55,38 @@ fn the_settings_it_shows_are_settings() {
     assert_eq!((code, complaint.as_str()), (Some(1), ""), "read without complaint; nothing runs");
     assert!(answer.contains("not_running"), "{answer}");
 }
+
+/// All Rust files of the workspace, as one text.
+fn sources(dir: &Path, text: &mut String) {
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let is_ours = !path.ends_with("target") && !path.ends_with(".git");
+        if path.is_dir() && is_ours {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path).expect("a source file"));
+        }
+    }
+}
+
+#[test]
+fn every_promise_has_the_tests_and_the_file_that_it_names() {
+    let readme = readme();
+    let table = readme.split("| promise |").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let mut code = String::new();
+    sources(root(), &mut code);
+    let mut promises = 0;
+    for row in table.expect("the table").lines().skip(2) {
+        for name in row.split('`').skip(1).step_by(2) {
+            if let Some(prefix) = name.strip_suffix("_*") {
+                assert!(code.contains(&format!("fn {prefix}_")), "no test begins with {prefix}_");
+                promises += 1;
+            } else if name.ends_with(".rs") || name.ends_with(".sh") {
+                let places = ["", "protocol/src", "runtime-mio/src"];
+                let is_there = |place: &&str| root().join(place).join(name).exists();
+                assert!(places.iter().any(|place| is_there(place)), "{name}");
+            }
+        }
+    }
+    assert!(promises > 25, "the table names its tests");
+}
