@@ -84,7 +84,7 @@ fn every_promise_has_the_tests_and_the_file_that_it_names() {
             } else if name.ends_with(".rs") || name.ends_with(".sh") {
                 let places = ["", "protocol/src", "runtime-mio/src"];
                 let is_there = |place: &&str| root().join(place).join(name).exists();
-                assert!(places.iter().any(|place| is_there(place)), "{name}");
+                assert!(places.iter().any(is_there), "{name}");
             }
         }
     }
