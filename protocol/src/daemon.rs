@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::access::Access;
-use crate::access::account::{empty, role_error};
+use crate::access::account::empty;
 use crate::access::ctx::Ctx;
 use crate::access::doorstep::Gauges;
 use crate::access::peers::{Call, Caller, Peers, Phase, Who, close};
@@ -269,9 +269,9 @@ fn allow(cx: &mut Ctx<'_>, method: Method, caller: Caller, conn: ConnId) -> Resu
         method::Access::Device | method::Access::SelfOr(_) if is_device => {}
         method::Access::SelfOr(role) if caller.role >= role => {}
         method::Access::From(role) | method::Access::SelfOr(role) => {
-            return Err(role_error(role.as_str()));
+            return Err(RpcError::role(role.as_str()));
         }
-        method::Access::Device => return Err(role_error("device")),
+        method::Access::Device => return Err(RpcError::role("device")),
     }
     if method.is_costly() {
         let limits = &cx.engine.config.limits;

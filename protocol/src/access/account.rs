@@ -96,7 +96,7 @@ impl Access {
         let id: DeviceId = params.need_word("id", "a device's id")?;
         let is_own = caller.who == Who::Device(id);
         if caller.role < Role::Admin && !is_own {
-            return Err(role_error("admin"));
+            return Err(RpcError::role("admin"));
         }
         if self.devices.find(id).is_none() {
             return Err(RpcError::new(-32020, "device_not_found", "there is no such device")
@@ -213,7 +213,7 @@ impl Access {
     /// `device.rotate`: a device changes its own token and nothing else (security E5).
     pub(crate) fn on_device_rotate(&mut self, cx: &mut Ctx<'_>, call: Call, caller: Caller) {
         let Who::Device(id) = caller.who else {
-            return cx.refuse(call, &role_error("device"));
+            return cx.refuse(call, &RpcError::role("device"));
         };
         let Some(mut record) = self.whole(id) else { return };
         let token = token::device(id, &mut cx.engine.entropy);
@@ -392,14 +392,4 @@ fn close_revoked(cx: &mut Ctx<'_>, conn: ConnId) {
 /// The result of calls that have none.
 pub(crate) const fn empty() -> Empty {
     Empty {}
-}
-
-/// The caller's role does not allow it.
-pub(crate) fn role_error(need: &'static str) -> RpcError {
-    let hint = match need {
-        "owner" => "do it on the machine itself, with the `clawd` command",
-        "device" => "this is for devices; the local token is changed with `clawd token rotate`",
-        _ => "ask the owner for a greater role: `clawd device role`",
-    };
-    RpcError::new(-32002, "role", "your role does not allow this").detail("needs", need).hint(hint)
 }

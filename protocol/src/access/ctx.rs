@@ -38,9 +38,14 @@ impl Ctx<'_> {
         self.peers.refuse(call, error, self.fx);
     }
 
-    /// Whether somebody still waits for the answer, and may still have done what was asked.
-    pub(crate) fn is_welcome(&self, call: &Call) -> bool {
-        self.peers.is_welcome(call)
+    /// The call, if whoever made it may still have it done now that the world has answered; else it is refused.
+    pub(crate) fn still_welcome(&mut self, call: Call) -> Option<Call> {
+        if self.peers.is_welcome(&call) {
+            return Some(call);
+        }
+        let error = RpcError::role(call.needs().as_str());
+        self.refuse(call, &error);
+        None
     }
 
     pub(crate) fn reply<R: Serialize>(&mut self, call: Call, result: Result<R, RpcError>) {

@@ -83,6 +83,10 @@ impl Call {
         self
     }
 
+    pub(crate) const fn needs(&self) -> Role {
+        self.needs
+    }
+
     /// A refusal of this call, for those who send it themselves.
     pub(crate) fn refusal_text(&self, error: &RpcError) -> Option<String> {
         self.id.as_ref().map(|id| rpc::error(Some(id), error))

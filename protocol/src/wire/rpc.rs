@@ -238,6 +238,16 @@ impl RpcError {
         Self::new(-32603, "storage_failed", message).hint(hint).retry_after(Duration::from_secs(1))
     }
 
+    /// The caller's role does not allow it.
+    pub(crate) fn role(need: &'static str) -> Self {
+        let hint = match need {
+            "owner" => "do it on the machine itself, with the `clawd` command",
+            "device" => "this is for devices; the local token is changed with `clawd token rotate`",
+            _ => "ask the owner for a greater role: `clawd device role`",
+        };
+        Self::new(-32002, "role", "your role does not allow this").detail("needs", need).hint(hint)
+    }
+
     /// The one refusal that strangers, and those who are no longer welcome, get (security A5).
     pub(crate) fn unauthorized() -> Self {
         Self::new(-32004, "unauthorized", "unauthorized")

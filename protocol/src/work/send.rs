@@ -42,9 +42,12 @@ impl Draft {
         Self { call: None, session, content, client_id: None }
     }
 
-    /// Its sender is gone, or is no longer let in.
-    fn is_unwelcome(&self, cx: &Ctx<'_>) -> bool {
-        self.call.as_ref().is_some_and(|call| !cx.is_welcome(call))
+    /// The draft, if its sender may still send it; else it is refused.
+    fn still_welcome(mut self, cx: &mut Ctx<'_>) -> Option<Self> {
+        if let Some(call) = self.call.take() {
+            self.call = Some(cx.still_welcome(call)?);
+        }
+        Some(self)
     }
 
     pub(super) fn refuse(self, cx: &mut Ctx<'_>, error: &RpcError) {
@@ -82,9 +85,7 @@ impl Work {
 
     /// Whether this message has come before: then it is answered as it was, and nothing else happens.
     pub(super) fn on_lookup(&mut self, cx: &mut Ctx<'_>, draft: Draft, answer: Answer) {
-        if draft.is_unwelcome(cx) {
-            return;
-        }
+        let Some(draft) = draft.still_welcome(cx) else { return };
         match answer {
             Answer::Message(None) => self.send(cx, draft),
             Answer::Message(Some(record)) => {
@@ -142,9 +143,9 @@ impl Work {
         };
         session.is_starting = false;
         let echoes = core::mem::take(&mut session.echoes);
-        if draft.is_unwelcome(cx) {
+        let Some(draft) = draft.still_welcome(cx) else {
             return echoes.into_iter().for_each(|echo| self.send(cx, echo));
-        }
+        };
         if let Err(error) = ready {
             echoes.into_iter().for_each(|echo| echo.refuse(cx, &error));
             return self.refuse_start(cx, draft, &error);

@@ -153,10 +153,9 @@ impl Work {
         Ok(())
     }
 
-    pub(super) fn on_directory(&mut self, cx: &mut Ctx<'_>, mut draft: Draft, answer: Answer) {
-        if !cx.is_welcome(&draft.call) {
-            return;
-        }
+    pub(super) fn on_directory(&mut self, cx: &mut Ctx<'_>, draft: Draft, answer: Answer) {
+        let Draft { call, mut wish } = draft;
+        let Some(call) = cx.still_welcome(call) else { return };
         let checked = match answer {
             Answer::Directory(Ok(path)) => check_protected(cx, &path).map(|()| path),
             Answer::Directory(Err(fault)) => Err(repo_error(fault)),
@@ -169,10 +168,10 @@ impl Work {
         };
         match checked {
             Ok(path) => {
-                draft.wish.repo_path = path;
-                self.with_provider(cx, Waiter::Create(draft));
+                wish.repo_path = path;
+                self.with_provider(cx, Waiter::Create(Draft { call, wish }));
             }
-            Err(error) => cx.refuse(draft.call, &error),
+            Err(error) => cx.refuse(call, &error),
         }
     }
 
@@ -185,9 +184,7 @@ impl Work {
         {
             return cx.refuse(call, &error);
         }
-        if !cx.is_welcome(&call) {
-            return;
-        }
+        let Some(call) = cx.still_welcome(call) else { return };
         let at = cx.engine.now.unix;
         let title = wish.title.unwrap_or_else(|| base_name(&wish.repo_path).to_string());
         let id = SessionId(cx.engine.entropy.uuid());
