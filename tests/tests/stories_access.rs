@@ -1,5 +1,7 @@
 //! Who may do what: the role matrix of wire.md §4, method by method.
 
+use std::time::Duration;
+
 use clawd_tests::{Act, Client, LOOPBACK, RpcError, World};
 use serde_json::{Value, json};
 
@@ -207,4 +209,40 @@ fn h6_what_a_device_allowed_for_the_session_ends_when_it_may_do_less() {
         let done = world.children().map(|child| child.done.len()).sum::<usize>();
         assert_eq!(done, allowed, "{role}");
     }
+}
+
+#[test]
+fn b8_the_progress_of_a_pairing_is_told_to_those_who_may_pair() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let reader = world.pair(owner, "full", "phone");
+    let admin = world.pair(owner, "admin", "laptop");
+    world.events(reader.client);
+    world.events(admin.client);
+    world.call(owner, "daemon.pairPin", json!({})).expect("a window");
+    world.call(owner, "daemon.pairCancel", json!({})).expect("closed");
+    let is_told = |world: &mut World, client| {
+        world.events(client).iter().any(|event| event.name == "pairing.progress")
+    };
+    assert!(is_told(&mut world, admin.client));
+    assert!(!is_told(&mut world, reader.client));
+}
+
+#[test]
+fn h6_what_a_device_asked_for_is_not_done_when_it_may_do_less_by_then() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let phone = world.pair(owner, "full", "phone");
+    let params = json!({"repoPath": "/repo"});
+    let session = world.call(owner, "session.create", params.clone()).expect("a session");
+    // By then what is known of claude is old, and it is looked at again.
+    world.advance(Duration::from_secs(61));
+    world.hold_questions();
+    let message = json!({"sessionId": session["id"], "content": "go"});
+    world.ask(phone.client, "session.sendMessage", message);
+    world.ask(phone.client, "session.create", params);
+    world.call(owner, "device.setRole", json!({"id": phone.id, "role": "read"})).expect("changed");
+    world.release_questions();
+    assert_eq!(world.store.db.sessions.len(), 1);
+    assert_eq!(world.children().count(), 0);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clawd_protocol::StoreFault;
+use clawd_protocol::{Limits, StoreFault, Stream};
 use clawd_tests::client::names;
 use clawd_tests::{Act, Client, Crash, LOOPBACK, World};
 use serde_json::{Value, json};
@@ -251,4 +251,137 @@ fn e4_a_revoked_devices_undurable_decision_does_not_count() {
     story.world.release_store();
     story.later(5);
     assert_eq!(story.deeds(), 0);
+}
+
+#[test]
+fn h1_what_was_allowed_is_on_record_even_if_the_power_goes() {
+    let mut story = Story::new();
+    story.world.call(story.owner, "tool.approve", story.params()).expect("approved");
+    assert_eq!(story.deeds(), 1);
+    story.world.crash(Crash::Power);
+    story.owner = story.world.owner();
+    assert_eq!(story.stored()["decision"]["by"], "owner");
+}
+
+/// A line that the agent writes.
+fn line(value: &Value) -> Act {
+    Act::Write(Stream::Out, format!("{value}\n").into_bytes())
+}
+
+/// The agent asks for leave to run `command`.
+fn ask(command: &str) -> Act {
+    line(&json!({"type": "control_request", "request_id": "ask_x", "request": {
+        "subtype": "can_use_tool", "tool_name": "Bash", "display_name": "Bash",
+        "input": {"command": command}, "tool_use_id": "toolu_x"}}))
+}
+
+fn fed(story: &Story) -> String {
+    let child = story.world.children().next_back().expect("an agent");
+    String::from_utf8_lossy(&child.fed).into_owned()
+}
+
+#[test]
+fn h3_what_is_shown_is_what_is_asked_for_not_what_was_mentioned_before() {
+    let mentioned =
+        line(&json!({"type": "assistant", "parent_tool_use_id": null, "session_id": "s",
+        "message": {"id": "msg_x", "type": "message", "role": "assistant", "model": "m",
+            "content": [{"type": "tool_use", "id": "toolu_x", "name": "Read",
+                "input": {"file_path": "/repo/a"}}], "stop_reason": null}}));
+    let wait = Act::Wait(Duration::from_secs(60));
+    let mut story = Story::with(vec![vec![mentioned, ask("rm -rf /"), wait]]);
+    let waiting = story.waiting();
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0]["tool"], "Bash");
+    assert_eq!(waiting[0]["risk"], "high");
+    assert_eq!(waiting[0]["input"], json!({"command": "rm -rf /"}));
+}
+
+#[test]
+fn h3_what_is_too_large_to_be_shown_is_denied() {
+    let limits = Limits { tool_input_max: 100, ..Limits::default() };
+    let mut world = World::new(limits);
+    let script = vec![Act::bash(&"x".repeat(200)), Act::bash("make")];
+    world.machine.scripts.push_back(vec![script]);
+    let owner = world.owner();
+    let params = json!({"repoPath": "/repo", "initialMessage": "build"});
+    world.call(owner, "session.create", params).expect("a session");
+    world.settle();
+    let list = world.call(owner, "approval.list", json!({})).expect("a list");
+    assert_eq!(list["approvals"].as_array().map(Vec::len), Some(1), "the second only");
+    assert_eq!(list["approvals"][0]["input"], json!({"command": "make"}));
+}
+
+#[test]
+fn h6_an_approval_for_the_session_is_for_one_tool_with_one_input() {
+    let other = Act::Ask { name: "Shell".to_owned(), input: json!({"command": "make"}) };
+    for second in [Act::bash("make install"), other] {
+        let mut story = Story::with(vec![vec![Act::bash("make"), second]]);
+        let mut params = story.params();
+        params["scope"] = json!("session");
+        story.world.call(story.owner, "tool.approve", params).expect("approved");
+        story.later(1);
+        assert_eq!((story.deeds(), story.waiting().len()), (1, 1), "somebody is asked again");
+    }
+}
+
+#[test]
+fn h6_a_question_that_the_agent_takes_back_is_answered_by_nobody() {
+    let withdrawn = line(&json!({"type": "control_cancel_request", "request_id": "ask_x"}));
+    let wait = |secs| Act::Wait(Duration::from_secs(secs));
+    let mut story = Story::with(vec![vec![ask("make"), wait(1), withdrawn, wait(60)]]);
+    story.later(2);
+    assert!(story.waiting().is_empty());
+    assert_eq!(story.stored()["decision"]["kind"], "cancelled");
+    story.world.call(story.owner, "tool.approve", story.params()).expect_err("too late");
+    assert!(!fed(&story).contains("ask_x"), "{}", fed(&story));
+}
+
+#[test]
+fn h2_the_agent_must_ask_for_every_tool_that_may_change_something() {
+    for (tool, must_ask) in [("Bash", true), ("Write", true), ("mcp__x__y", true), ("Read", false)]
+    {
+        let hook = line(&json!({"type": "control_request", "request_id": "hook_x", "request": {
+            "subtype": "hook_callback", "callback_id": "pre_tool_use",
+            "tool_use_id": "toolu_x", "input": {"hook_event_name": "PreToolUse",
+                "tool_name": tool, "tool_input": {}}}}));
+        let story = Story::with(vec![vec![hook, Act::bash("make")]]);
+        let fed = fed(&story);
+        let answer = fed.lines().find(|line| line.contains("hook_x")).expect("an answer");
+        let is_success = answer.contains("\"success\"");
+        let is_ask = answer.contains("\"permissionDecision\":\"ask\"");
+        assert_eq!((is_success, is_ask), (true, must_ask), "{tool}: {answer}");
+    }
+}
+
+#[test]
+fn c6_an_agent_that_begins_too_many_calls_at_once_is_ended() {
+    let limits = Limits::tiny();
+    let asks = (0..=limits.tool_calls_open_max).map(|n| {
+        line(&json!({"type": "control_request", "request_id": format!("ask_{n}"), "request": {
+            "subtype": "can_use_tool", "tool_name": "Bash", "display_name": "Bash",
+            "input": {"command": "make"}, "tool_use_id": format!("toolu_{n}")}}))
+    });
+    let script = asks.chain([Act::Hang]).collect();
+    let mut world = World::new(limits);
+    world.machine.scripts.push_back(vec![script]);
+    let owner = world.owner();
+    let params = json!({"repoPath": "/repo", "initialMessage": "build"});
+    let session = world.call(owner, "session.create", params).expect("a session")["id"].clone();
+    world.settle();
+    assert!(world.children().all(|child| child.is_killed));
+    let session = world.call(owner, "session.get", json!({"sessionId": session})).expect("it");
+    assert_eq!(session["status"], "error");
+}
+
+#[test]
+fn h1_whoever_allows_is_answered_once_the_agent_has_taken_it() {
+    let mut story = Story::new();
+    let asked = story.world.ask(story.owner, "tool.approve", story.params());
+    while story.deeds() == 0 {
+        assert!(story.world.settle_one(0), "it is never done");
+    }
+    assert_eq!(story.world.answer(story.owner, &asked), None, "nobody knows yet that it was taken");
+    story.world.settle();
+    let answer = story.world.answer(story.owner, &asked).expect("an answer").expect("approved");
+    assert_eq!(answer["approved"], true);
 }

@@ -395,12 +395,16 @@ fn b6_duplicate_keys_are_refused() {
     let mut world = World::default();
     let owner = world.owner();
     world.events(owner);
-    let text =
-        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"daemon.ping\",\"method\":\"daemon.status\"}";
-    world.text(owner.conn, text);
-    world.settle();
-    let code = error_of(&world.frames(owner)[0])["code"].as_i64();
-    assert!(matches!(code, Some(-32700 | -32600)), "{code:?}");
+    for text in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"daemon.ping","method":"daemon.status"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"daemon.ping","x":1,"x":2}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"daemon.ping","params":{"nonce":"a","nonce":"b"}}"#,
+    ] {
+        world.text(owner.conn, text);
+        world.settle();
+        let code = error_of(&world.frames(owner)[0])["code"].as_i64();
+        assert!(matches!(code, Some(-32700 | -32600)), "{text}: {code:?}");
+    }
 }
 
 #[test]
@@ -433,4 +437,69 @@ fn b4_heads_that_are_none_are_answered_once() {
         let Stage::Answered(response) = &world.link(conn).stage else { panic!("not answered") };
         assert!((400..500).contains(&response.status), "{response:?}");
     }
+}
+
+#[test]
+fn a5_a_stranger_who_only_chats_is_sent_away() {
+    let mut world = World::default();
+    let stranger = world.stranger(LOOPBACK);
+    for _ in 0..16 {
+        world.call(stranger, "daemon.ping", json!({})).expect("a pong");
+    }
+    let refused = world.call(stranger, "daemon.ping", json!({})).expect_err("too many words");
+    assert_eq!(refused.code, -32004);
+    assert_eq!(world.close_code(stranger), Some(1008));
+}
+
+#[test]
+fn c4_the_ten_seconds_to_authenticate_begin_with_the_connection() {
+    let mut world = World::default();
+    let conn = world.open(LOOPBACK);
+    world.advance(Duration::from_millis(4_900));
+    let headers = clawd_tests::client::upgrade_headers();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &value[..])).collect();
+    world.head(conn, "/", &headers);
+    world.advance(Duration::from_millis(5_000));
+    assert!(world.link(conn).is_open());
+    world.advance(Duration::from_millis(200));
+    assert!(!world.link(conn).is_open(), "a late request head buys no time");
+}
+
+#[test]
+fn a7_a_proof_is_for_one_nonce_and_one_port() {
+    let mut world = World::default();
+    let digest = clawd_protocol::access::token::TokenDigest::of(&world.token());
+    for (source, port) in [(LOOPBACK, 4300), (Source::Unix, 0)] {
+        let stranger = world.stranger(source);
+        let mut proof = |nonce: &str| {
+            let pong = world.call(stranger, "daemon.ping", json!({"nonce": nonce}));
+            pong.expect("a pong")["proof"].as_str().map(str::to_owned)
+        };
+        let said = proof("n1").expect("a proof");
+        assert!(digest.is_proved_by("n1", port, &said));
+        for (nonce, other) in [("n2", port), ("n1", 4300 - port), ("n1", 4301)] {
+            assert!(!digest.is_proved_by(nonce, other, &said), "{nonce} on {other}");
+        }
+        assert_ne!(proof("n2").expect("a proof"), said);
+        assert_eq!(proof(&"n".repeat(257)), None, "nobody's signing machine");
+    }
+}
+
+#[test]
+fn a6_a_grace_has_an_end_whatever_was_asked_for() {
+    let mut world = World::default();
+    let old = world.owner();
+    world.call(old, "daemon.rotateToken", json!({"graceSecs": 1_000_000})).expect("rotated");
+    world.advance(Duration::from_secs(3_599));
+    assert!(world.link(old.conn).is_open());
+    world.advance(Duration::from_secs(2));
+    assert_eq!(world.close_code(old), Some(1008));
+}
+
+#[test]
+fn f2_b5_behind_a_proxy_the_unix_socket_is_not_the_owners() {
+    let mut world = World::default();
+    let token = world.token();
+    let client = world.connect(Source::Unix, &[("X-Forwarded-For", "10.0.0.1")]);
+    assert_eq!(world.auth(client, &token).expect_err("somebody remote").code, -32004);
 }

@@ -211,6 +211,8 @@ fn e5_a_rotated_token_dies_at_first_use_of_the_new_one() {
     let late = world.stranger(LOOPBACK);
     assert_eq!(world.auth(late, &device.token).expect_err("the old one").code, -32004);
     world.crash(Crash::Lost);
+    let late = world.stranger(LOOPBACK);
+    assert_eq!(world.auth(late, &device.token).expect_err("and stays dead").code, -32004);
     world.device_again(&fresh);
 }
 
@@ -417,4 +419,26 @@ fn a_revoked_device_cannot_be_changed_and_one_is_told_what_to_do() {
     let refused = world.call(owner, "device.rename", params).expect_err("revoked");
     assert_eq!(refused.code, -32020);
     assert_eq!(refused.data["hint"], "pair it again with `clawd pair`");
+}
+
+#[test]
+fn e3_what_a_device_allowed_for_the_session_ends_when_it_expires() {
+    let mut world = World::default();
+    let turns = vec![vec![Act::bash("make")], vec![Act::bash("make")]];
+    world.machine.scripts.push_back(turns);
+    let owner = world.owner();
+    let phone = world.pair(owner, "approve", "phone");
+    let params = json!({"repoPath": "/repo", "initialMessage": "build"});
+    let session = world.call(owner, "session.create", params).expect("a session")["id"].clone();
+    world.settle();
+    let list = world.call(owner, "approval.list", json!({})).expect("a list");
+    let tool = list["approvals"][0]["toolCallId"].clone();
+    let allow = json!({"sessionId": session, "toolCallId": tool, "scope": "session"});
+    world.call(phone.client, "tool.approve", allow).expect("allowed");
+    world.skew(181 * DAY_MS);
+    world.advance(Duration::from_secs(61));
+    let params = json!({"sessionId": session, "content": "again"});
+    world.call(owner, "session.sendMessage", params).expect("sent");
+    world.settle();
+    assert_eq!(world.children().map(|child| child.done.len()).sum::<usize>(), 1);
 }

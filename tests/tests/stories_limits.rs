@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use clawd_protocol::access::token::mint_local;
-use clawd_protocol::{Limits, Source};
+use clawd_protocol::{Limits, Source, Stream};
 use clawd_tests::client::names;
-use clawd_tests::{Client, LOOPBACK, World};
+use clawd_tests::{Act, Client, LOOPBACK, World};
 use serde_json::json;
 
 /// Connects and says a wrong token; what is needed to see whether it was answered.
@@ -253,4 +253,76 @@ fn c3_one_device_does_not_keep_the_owner_out() {
         }
     }
     world.owner_on(Source::Unix);
+}
+
+#[test]
+fn c5_a_viewer_that_stalls_misses_streaming_and_nothing_else() {
+    let mut world = World::new(Limits::tiny());
+    let word = || {
+        [
+            Act::say("fifty bytes of text that come again and again and"),
+            Act::Wait(Duration::from_millis(100)),
+        ]
+    };
+    let script = (0..60).flat_map(|_| word()).collect();
+    world.machine.scripts.push_back(vec![script]);
+    let (owner, stalled) = (world.owner(), world.owner());
+    world.stall(stalled.conn);
+    let params = json!({"repoPath": "/repo", "initialMessage": "talk"});
+    world.call(owner, "session.create", params).expect("a session");
+    world.advance(Duration::from_secs(10));
+    assert_eq!(world.close_code(stalled), None, "streaming alone ends nobody");
+    world.unstall(stalled.conn);
+    world.settle();
+    let events = world.events(stalled);
+    let last = events.iter().rev().find(|event| event.name == "session.messageUpdated");
+    assert_eq!(last.expect("the whole answer").params["status"], "done");
+}
+
+#[test]
+fn c6_sessions_that_are_made_at_once_keep_to_their_limit() {
+    let mut world = World::new(Limits { sessions_max: 2, ..Limits::default() });
+    let owner = world.owner();
+    world.hold_questions();
+    let asked: Vec<_> =
+        (0..4).map(|_| world.ask(owner, "session.create", json!({"repoPath": "/repo"}))).collect();
+    world.release_questions();
+    let made = asked.iter().filter_map(|asked| world.answer(owner, asked)?.ok()).count();
+    assert_eq!(made, 2);
+    assert_eq!(world.store.db.sessions.len(), 2);
+}
+
+#[test]
+fn c6_only_so_many_wait_for_claude() {
+    let mut world = World::default();
+    world.hold_questions();
+    let asked: Vec<_> = (0..5)
+        .flat_map(|_| {
+            let client = world.owner();
+            let ask = |_| (client, world.ask(client, "daemon.providers", json!({})));
+            (0..64).map(ask).collect::<Vec<_>>()
+        })
+        .collect();
+    world.settle();
+    let refused = asked
+        .iter()
+        .filter_map(|(client, asked)| world.answer(*client, asked)?.err())
+        .filter(|error| error.kind == "rate_limited")
+        .count();
+    assert_eq!(refused, 320 - 256);
+    world.release_questions();
+}
+
+#[test]
+fn c6_an_agent_that_asks_and_does_not_read_the_answers_is_ended() {
+    let request =
+        json!({"type": "control_request", "request_id": "q", "request": {"subtype": "x"}});
+    let flood = format!("{request}\n").repeat(2_000).into_bytes();
+    let mut world = World::new(Limits::tiny());
+    world.machine.scripts.push_back(vec![vec![Act::Write(Stream::Out, flood), Act::Hang]]);
+    let owner = world.owner();
+    let params = json!({"repoPath": "/repo", "initialMessage": "ask"});
+    world.call(owner, "session.create", params).expect("a session");
+    world.settle();
+    assert!(world.children().all(|child| child.is_killed));
 }

@@ -50,9 +50,8 @@ fn d1_a_second_window_ends_the_first() {
     let owner = world.owner();
     let first = open_window(&mut world, owner);
     let second = open_window(&mut world, owner);
-    if first != second {
-        assert_eq!(pair(&mut world, &first).expect_err("dead").code, -32021);
-    }
+    assert_ne!(first, second, "a window of its own");
+    assert_eq!(pair(&mut world, &first).expect_err("dead").code, -32021);
     pair(&mut world, &second).expect("paired");
 }
 
@@ -343,4 +342,96 @@ fn d1_a6_the_owners_window_closes_when_the_local_token_is_rotated() {
         assert!(was_cancelled(&mut world, witness), "grace {grace}");
         assert_eq!(pair(&mut world, &pin).expect_err("cancelled").code, -32021, "grace {grace}");
     }
+}
+
+#[test]
+fn d1_a_window_closes_by_the_wall_clock_too() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    // The machine slept: the other clock stood still.
+    world.skew(301_000);
+    assert_eq!(pair(&mut world, &pin).expect_err("too late").code, -32021);
+}
+
+#[test]
+fn d1_the_owner_is_told_that_nobody_came() {
+    let mut world = World::default();
+    let owner = world.owner();
+    open_window(&mut world, owner);
+    world.advance(Duration::from_secs(301));
+    let events = world.events(owner);
+    assert!(events.iter().any(|event| event.params["state"] == "expired"), "{events:?}");
+}
+
+#[test]
+fn d2_the_last_wrong_guess_is_answered_once_it_is_written_down() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let pin = open_window(&mut world, owner);
+    for _ in 0..2 {
+        pair(&mut world, &wrong(&pin)).expect_err("wrong");
+    }
+    world.hold_store();
+    let client = world.stranger(clawd_protocol::Source::Unix);
+    let params = json!({"pin": wrong(&pin), "name": "n", "platform": "ios"});
+    let asked = world.ask(client, "device.pair", params);
+    world.settle();
+    assert_eq!(world.answer(client, &asked), None);
+    world.release_store();
+    let refused = world.answer(client, &asked).expect("an answer").expect_err("wrong");
+    assert_eq!(refused.code, -32021);
+    assert_eq!(world.store.db.pairing.failed_windows.len(), 1);
+}
+
+/// Turns pairing off by ten failed windows.
+fn lock(world: &mut World) {
+    for _ in 0..10 {
+        let owner = world.owner();
+        let pin = open_window(world, owner);
+        for _ in 0..3 {
+            pair(world, &wrong(&pin)).expect_err("wrong");
+        }
+        world.advance(Duration::from_secs(30));
+    }
+}
+
+#[test]
+fn d2_an_admin_cannot_turn_pairing_on_again_and_the_owner_does_for_good() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let admin = world.pair(owner, "admin", "laptop");
+    lock(&mut world);
+    let unlock = json!({"unlock": true});
+    let refused = world.call(admin.client, "daemon.pairPin", unlock.clone());
+    assert_eq!(refused.expect_err("not the owner").kind, "pairing_locked");
+    world.call(owner, "daemon.pairPin", unlock).expect("the owner may unlock");
+    world.crash(Crash::Power);
+    let owner = world.owner();
+    world.call(owner, "daemon.pairPin", json!({})).expect("it stays on after a restart");
+}
+
+#[test]
+fn c6_devices_that_are_paired_at_once_keep_to_their_limit() {
+    let limits = clawd_protocol::Limits { devices_max: 2, ..clawd_protocol::Limits::default() };
+    let mut world = World::new(limits);
+    let owner = world.owner();
+    world.pair(owner, "read", "first");
+    world.hold_store();
+    let asked: Vec<_> = (0..2)
+        .map(|_| {
+            let pin = open_window(&mut world, owner);
+            let client = world.stranger(clawd_protocol::Source::Unix);
+            let params = json!({"pin": pin, "name": "n", "platform": "ios"});
+            (client, world.ask(client, "device.pair", params))
+        })
+        .collect();
+    world.release_store();
+    let outcomes: Vec<_> = asked
+        .iter()
+        .map(|(client, asked)| world.answer(*client, asked).expect("an answer").is_ok())
+        .collect();
+    assert_eq!(outcomes, [true, false]);
+    let pin = open_window(&mut world, owner);
+    assert_eq!(pair(&mut world, &pin).expect_err("one too many").code, -32021);
 }

@@ -71,7 +71,9 @@ fn paths_that_cannot_be_worked_in_are_refused() {
         let refused = world.call(owner, "session.create", json!({ "repoPath": path }));
         assert_eq!(refused.expect_err(path).code, -32005, "{path}");
     }
-    for path in ["/home/dev/.ssh", "/", "relative", "", "/locked"] {
+    let inside = "/home/dev/.ssh/keys";
+    world.machine.directories.insert(inside.to_owned(), Ok(inside.to_owned()));
+    for path in ["/home/dev/.ssh", inside, "/", "relative", "", "/locked"] {
         world.call(owner, "session.create", json!({ "repoPath": path })).expect_err(path);
     }
     assert!(world.store.db.sessions.is_empty());
@@ -445,4 +447,60 @@ fn pages_of_messages_are_complete_and_in_order() {
     assert_eq!(before, all[4..8]);
     let after = page(&mut world, json!({"sessionId": session, "limit": 3, "after": all[1]["id"]}));
     assert_eq!(after, all[2..5]);
+}
+
+#[test]
+fn text_waits_for_what_was_told_before_it() {
+    let read = Act::Use { name: "Read".to_owned(), input: json!({"file_path": "/repo/a"}) };
+    let script = vec![Act::Wait(Duration::from_secs(1)), read, Act::say("after"), Act::Hang];
+    let (mut world, owner, session) = session_with(vec![script]);
+    say(&mut world, owner, &session, "hi");
+    world.events(owner);
+    world.hold_store();
+    world.advance(Duration::from_secs(2));
+    assert_eq!(names(&world.events(owner)), Vec::<&str>::new(), "the tool is not on disk yet");
+    world.release_store();
+    world.advance(Duration::from_secs(1));
+    let events = world.events(owner);
+    let order = names(&events);
+    assert_eq!(order.first(), Some(&"session.toolCallCreated"), "{order:?}");
+    assert_eq!(order.last(), Some(&"session.messageUpdated"), "{order:?}");
+}
+
+#[test]
+fn a_program_that_prints_anything_but_stream_json_is_ended() {
+    let prose = b"welcome to my shell\n".repeat(40);
+    let (mut world, owner, session) =
+        session_with(vec![vec![Act::Write(Stream::Out, prose), Act::Hang]]);
+    say(&mut world, owner, &session, "hi");
+    assert!(world.children().all(|child| child.is_killed));
+    assert_eq!(status(&mut world, owner, &session), "error");
+}
+
+#[test]
+fn after_a_crash_no_message_stays_unfinished() {
+    let wait = Act::Wait(Duration::from_secs(60));
+    let (mut world, owner, session) = session_with(vec![vec![Act::say("one"), wait]]);
+    say(&mut world, owner, &session, "count");
+    world.crash(Crash::Lost);
+    let owner = world.owner();
+    let all = messages(&mut world, owner, &session);
+    assert_eq!(all[1]["status"], "error", "{all:?}");
+    assert_eq!(all[1]["metadata"]["error"]["kind"], "interrupted", "{all:?}");
+}
+
+#[test]
+fn the_same_message_sent_again_while_it_is_written_down_is_one_message() {
+    let (mut world, owner, session) = session_with(Vec::new());
+    let params = json!({"sessionId": session, "content": "hi", "clientMessageId": "c1"});
+    world.hold_store();
+    let asked = [(); 2].map(|()| {
+        let asked = world.ask(owner, "session.sendMessage", params.clone());
+        world.settle();
+        asked
+    });
+    world.release_store();
+    let [first, again] =
+        asked.map(|asked| world.answer(owner, &asked).expect("an answer").expect("taken"));
+    assert_eq!(first["id"], again["id"]);
 }

@@ -83,3 +83,19 @@ fn after_a_restart_open_ends_are_closed() {
     let list = world.call(owner, "approval.list", json!({})).expect("a list");
     assert_eq!(list["approvals"], json!([]));
 }
+
+#[test]
+fn shutdown_ends_agents_first_and_then_waits_for_the_disk() {
+    let (mut world, owner) = busy_world();
+    world.hold_store();
+    world.shut_down();
+    assert!(world.children().all(|child| child.is_killed), "whatever the disk does");
+    world.settle();
+    assert!(!world.is_stopped(), "the turn's end is not written down");
+    let refused = world.call(owner, "session.create", json!({"repoPath": "/repo"}));
+    assert_eq!(refused.expect_err("too late").kind, "shutting_down");
+    world.release_store();
+    assert!(world.is_stopped());
+    let mut messages = world.store.db.messages.values();
+    assert!(messages.any(|message| message.metadata.contains("interrupted")), "it is written down");
+}

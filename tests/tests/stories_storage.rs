@@ -41,6 +41,8 @@ fn a_disk_that_fills_up_during_a_turn_leaves_no_open_end() {
     let session = world.call(owner, "session.create", params).expect("a session");
     world.settle();
     world.fail_store(Some(StoreFault::Full));
+    world.advance(Duration::from_secs(5));
+    assert!(world.children().all(|child| child.is_killed), "nobody could see what it does");
     world.advance(Duration::from_secs(700));
     world.fail_store(None);
     world.advance(Duration::from_secs(60));

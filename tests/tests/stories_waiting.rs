@@ -151,10 +151,35 @@ fn a_deletion_that_is_not_stored_deletes_nothing() {
 fn nothing_begins_while_the_daemon_ends() {
     let (mut world, owner, session) = cold_session(Vec::new());
     world.hold_questions();
-    world.ask(owner, "session.sendMessage", message(&session, "m"));
+    world.hold_store();
+    // The disk has something to do, and the daemon waits for it.
+    world.ask(owner, "daemon.setName", json!({"name": "desk"}));
+    let params = json!({"sessionId": session, "content": "go"});
+    let sent = world.ask(owner, "session.sendMessage", params);
     world.shut_down();
     world.release_questions();
-    world.settle();
+    let refusal = world.answer(owner, &sent).expect("an answer").expect_err("too late");
+    assert_eq!(refusal.kind, "shutting_down");
+    world.release_store();
     assert_eq!(started(&world), 0);
     assert!(world.is_stopped());
+}
+
+#[test]
+fn c6_only_so_many_copies_of_one_message_wait() {
+    let (mut world, owner, session) = cold_session(Vec::new());
+    world.hold_questions();
+    let sent: Vec<_> =
+        (0..20).map(|_| world.ask(owner, "session.sendMessage", message(&session, "m"))).collect();
+    world.settle();
+    let refused = sent
+        .iter()
+        .filter_map(|sent| world.answer(owner, sent)?.err())
+        .filter(|error| error.kind == "session_busy")
+        .count();
+    assert_eq!(refused, 20 - 1 - 16);
+    world.release_questions();
+    world.settle();
+    let same = sent.iter().filter_map(|sent| world.answer(owner, sent)?.ok()).count();
+    assert_eq!(same, 1 + 16);
 }
