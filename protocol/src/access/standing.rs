@@ -113,7 +113,8 @@ impl Access {
             .map(|record| devices::remaining(record, now).unwrap_or(EXPIRY_EVERY))
             .min();
         if let Some(soonest) = soonest {
-            let at = cx.engine.now.mono + soonest.min(EXPIRY_EVERY);
+            // Never at once: whatever is due by now is handled in the next turn, not in a loop of this one.
+            let at = cx.engine.now.mono + soonest.clamp(Duration::from_millis(1), EXPIRY_EVERY);
             cx.engine.timers.arm(Timer::Expiry, at);
         }
     }
