@@ -1,6 +1,6 @@
-//! The README is true: each command in it exists, each file it names is there, and its settings are read.
+//! The documents are true: each command in it exists, each file it names is there, and its settings are read.
 //!
-//! Owns the proof of README.md and SECURITY.md; refuses to know what the commands do (the other tests do).
+//! Owns the proof of README.md and of the errors in WIRE.md; refuses to know what the commands do (the other tests do).
 
 use std::fs;
 use std::path::Path;
@@ -89,4 +89,22 @@ fn every_promise_has_the_tests_and_the_file_that_it_names() {
         }
     }
     assert!(promises > 25, "the table names its tests");
+}
+
+#[test]
+fn the_reference_has_every_kind_of_error() {
+    let reference = fs::read_to_string(root().join("protocol/WIRE.md")).expect("WIRE.md");
+    let mut code = String::new();
+    sources(&root().join("protocol/src"), &mut code);
+    let mut kinds = 0;
+    for rest in
+        ["RpcError::new(-32", "Self::new(-32"].iter().flat_map(|call| code.split(call).skip(1))
+    {
+        let number: String = rest.chars().take(3).collect();
+        let kind = rest.split('"').nth(1).expect("a kind");
+        let is_there = |line: &str| line.contains(&number) && line.contains(kind);
+        assert!(reference.lines().any(is_there), "-32{number} {kind}");
+        kinds += 1;
+    }
+    assert!(kinds > 15, "the core refuses in many ways");
 }
