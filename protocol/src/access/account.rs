@@ -299,7 +299,7 @@ impl Access {
     }
 
     fn on_not_stored(&mut self, cx: &mut Ctx<'_>, after: After, fault: &StoreFault) {
-        let error = RpcError::storage(*fault == StoreFault::Full);
+        let error = RpcError::storage(fault);
         match after {
             After::Paired { call, .. } => {
                 cx.tell_in_passing(&Event::PairingProgress {

@@ -9,7 +9,9 @@
 pub mod claude;
 pub mod event;
 mod json;
+pub mod lane;
 pub mod lines;
 
 pub use event::{AgentEvent, Outcome, ProviderState, TurnEnd};
+pub use lane::{Lane, Opening};
 pub use lines::{Line, Lines};

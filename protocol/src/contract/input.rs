@@ -163,6 +163,36 @@ pub enum Answer {
     Failed(StoreFault),
 }
 
+/// Takes the answer that was asked for out of an [`Answer`].
+macro_rules! answers {
+    ($($name:ident: $variant:ident($type:ty)),+ $(,)?) => {
+        impl Answer {
+            $(pub(crate) fn $name(self) -> Result<$type, StoreFault> {
+                if let Self::$variant(found) = self { Ok(found) } else { Err(self.fault()) }
+            })+
+        }
+    };
+}
+
+answers! {
+    directory: Directory(Result<String, PathFault>),
+    messages: Messages(Vec<MessageRecord>),
+    message: Message(Option<MessageRecord>),
+    tool_calls: ToolCalls(Vec<ToolCallRecord>),
+    tool_call: ToolCall(Option<ToolCallRecord>),
+    probe: Probe(Result<Probe, ProgramFault>),
+}
+
+impl Answer {
+    /// Why there is no such answer; a runtime that answers another question has failed too.
+    fn fault(self) -> StoreFault {
+        if let Self::Failed(fault) = self {
+            return fault;
+        }
+        StoreFault::Failed(String::from("another question was answered"))
+    }
+}
+
 /// A program and what it said when run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use super::json;
 use super::params::Key;
+use crate::contract::error::StoreFault;
 
 /// One request or notification, borrowed from the text it came in.
 #[derive(Debug)]
@@ -229,8 +230,8 @@ impl RpcError {
         Self::new(-32602, "bad_params", format!("`{field}` {why}")).detail("field", field)
     }
 
-    pub(crate) fn storage(full: bool) -> Self {
-        let (message, hint) = if full {
+    pub(crate) fn storage(fault: &StoreFault) -> Self {
+        let (message, hint) = if *fault == StoreFault::Full {
             ("the disk is full: nothing was changed", "free some space and try again")
         } else {
             ("it could not be stored: nothing was changed", "see the daemon's log")

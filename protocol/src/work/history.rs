@@ -9,7 +9,6 @@ use super::{Asked, Work};
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
 use crate::contract::effect::Question;
-use crate::contract::error::StoreFault;
 use crate::contract::input::Answer;
 use crate::wire::params::Params;
 use crate::wire::rpc::RpcError;
@@ -65,31 +64,21 @@ fn page(cx: &Ctx<'_>, params: &Params<'_>) -> Result<usize, RpcError> {
 }
 
 pub(super) fn on_messages(cx: &mut Ctx<'_>, call: Call, answer: Answer) {
-    match answer {
-        Answer::Messages(records) => {
+    match answer.messages() {
+        Ok(records) => {
             let views: Vec<MessageView<'_>> = records.iter().map(Into::into).collect();
             cx.answer(call, &views);
         }
-        Answer::Failed(fault) => cx.refuse(call, &RpcError::storage(fault == StoreFault::Full)),
-        Answer::Directory(_)
-        | Answer::Message(_)
-        | Answer::ToolCalls(_)
-        | Answer::ToolCall(_)
-        | Answer::Probe(_) => cx.refuse(call, &RpcError::storage(false)),
+        Err(fault) => cx.refuse(call, &RpcError::storage(&fault)),
     }
 }
 
 pub(super) fn on_tool_calls(cx: &mut Ctx<'_>, call: Call, answer: Answer) {
-    match answer {
-        Answer::ToolCalls(records) => {
+    match answer.tool_calls() {
+        Ok(records) => {
             let views: Vec<ToolCallView<'_>> = records.iter().map(Into::into).collect();
             cx.answer(call, &views);
         }
-        Answer::Failed(fault) => cx.refuse(call, &RpcError::storage(fault == StoreFault::Full)),
-        Answer::Directory(_)
-        | Answer::Message(_)
-        | Answer::Messages(_)
-        | Answer::ToolCall(_)
-        | Answer::Probe(_) => cx.refuse(call, &RpcError::storage(false)),
+        Err(fault) => cx.refuse(call, &RpcError::storage(&fault)),
     }
 }

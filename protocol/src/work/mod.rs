@@ -201,7 +201,7 @@ impl Work {
 
     /// Nothing was kept: nothing is announced, the caller is told, and a turn that cannot be written down ends.
     fn on_not_stored(&mut self, cx: &mut Ctx<'_>, after: After, fault: &StoreFault) {
-        let error = RpcError::storage(*fault == StoreFault::Full);
+        let error = RpcError::storage(fault);
         if let Some((call, _)) = after.reply {
             cx.refuse(call, &error);
         }

@@ -143,17 +143,8 @@ impl Work {
     }
 
     pub(super) fn on_probe(&mut self, cx: &mut Ctx<'_>, answer: Answer) {
-        let probe = match answer {
-            Answer::Probe(probe) => probe,
-            Answer::Directory(_)
-            | Answer::Messages(_)
-            | Answer::Message(_)
-            | Answer::ToolCalls(_)
-            | Answer::ToolCall(_)
-            | Answer::Failed(_) => {
-                Err(ProgramFault::Failed(String::from("too much else is being asked")))
-            }
-        };
+        let too_busy = |_| ProgramFault::Failed(String::from("too much else is being asked"));
+        let probe = answer.probe().map_err(too_busy).flatten();
         self.claude.state = claude::read_probe(&probe);
         self.claude.known_at = Some(cx.engine.now.mono);
         for waiter in core::mem::take(&mut self.claude.waiting) {

@@ -17,7 +17,6 @@ use super::{After, Asked, Then, Work, raw, status_changed};
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
 use crate::contract::effect::{Change, Question, Sync};
-use crate::contract::error::StoreFault;
 use crate::contract::id::{MessageId, SessionId};
 use crate::contract::input::Answer;
 use crate::contract::record::{Author, MessageRecord, Progress, SessionStatus};
@@ -86,21 +85,14 @@ impl Work {
     /// Whether this message has come before: then it is answered as it was, and nothing else happens.
     pub(super) fn on_lookup(&mut self, cx: &mut Ctx<'_>, draft: Draft, answer: Answer) {
         let Some(draft) = draft.still_welcome(cx) else { return };
-        match answer {
-            Answer::Message(None) => self.send(cx, draft),
-            Answer::Message(Some(record)) => {
+        match answer.message() {
+            Ok(None) => self.send(cx, draft),
+            Ok(Some(record)) => {
                 if let Some(call) = draft.call {
                     cx.answer(call, &MessageView::from(&record));
                 }
             }
-            Answer::Failed(fault) => {
-                draft.refuse(cx, &RpcError::storage(fault == StoreFault::Full));
-            }
-            Answer::Directory(_)
-            | Answer::Messages(_)
-            | Answer::ToolCalls(_)
-            | Answer::ToolCall(_)
-            | Answer::Probe(_) => draft.refuse(cx, &RpcError::storage(false)),
+            Err(fault) => draft.refuse(cx, &RpcError::storage(&fault)),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
 use crate::agent::claude;
 use crate::contract::effect::{Change, Question, Sync};
-use crate::contract::error::{PathFault, StoreFault};
+use crate::contract::error::PathFault;
 use crate::contract::id::{ProcId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
 use crate::contract::record::{SessionRecord, SessionStatus, Usage};
@@ -156,15 +156,10 @@ impl Work {
     pub(super) fn on_directory(&mut self, cx: &mut Ctx<'_>, draft: Draft, answer: Answer) {
         let Draft { call, mut wish } = draft;
         let Some(call) = cx.still_welcome(call) else { return };
-        let checked = match answer {
-            Answer::Directory(Ok(path)) => check_protected(cx, &path).map(|()| path),
-            Answer::Directory(Err(fault)) => Err(repo_error(fault)),
-            Answer::Failed(fault) => Err(RpcError::storage(fault == StoreFault::Full)),
-            Answer::Messages(_)
-            | Answer::Message(_)
-            | Answer::ToolCalls(_)
-            | Answer::ToolCall(_)
-            | Answer::Probe(_) => Err(repo_error(PathFault::Denied)),
+        let checked = match answer.directory() {
+            Ok(Ok(path)) => check_protected(cx, &path).map(|()| path),
+            Ok(Err(fault)) => Err(repo_error(fault)),
+            Err(fault) => Err(RpcError::storage(&fault)),
         };
         match checked {
             Ok(path) => {

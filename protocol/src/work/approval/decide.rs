@@ -18,7 +18,6 @@ use crate::access::ctx::Ctx;
 use crate::access::peers::{Call, Caller};
 use crate::agent::claude;
 use crate::contract::effect::{Change, Question, Sync};
-use crate::contract::error::StoreFault;
 use crate::contract::id::{DeviceId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
 use crate::contract::record::{Decision, DecisionKind, Progress};
@@ -287,23 +286,16 @@ impl Work {
 
 /// A decision on a call that has its result already.
 pub(in crate::work) fn on_late(cx: &mut Ctx<'_>, late: Late, answer: Answer) {
-    match answer {
-        Answer::ToolCall(Some(record)) => match &record.decision {
+    match answer.tool_call() {
+        Ok(Some(record)) => match &record.decision {
             Some(decision) => answer_decided(cx, late.call, decision, late.is_allow),
             None => cx.refuse(late.call, &not_asked()),
         },
-        Answer::ToolCall(None) => {
+        Ok(None) => {
             let error = RpcError::bad_params("toolCallId", "is not a tool call of this session");
             cx.refuse(late.call, &error);
         }
-        Answer::Failed(fault) => {
-            cx.refuse(late.call, &RpcError::storage(fault == StoreFault::Full));
-        }
-        Answer::Directory(_)
-        | Answer::Messages(_)
-        | Answer::Message(_)
-        | Answer::ToolCalls(_)
-        | Answer::Probe(_) => cx.refuse(late.call, &RpcError::storage(false)),
+        Err(fault) => cx.refuse(late.call, &RpcError::storage(&fault)),
     }
 }
 
