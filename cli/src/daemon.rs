@@ -158,8 +158,14 @@ fn settings(home: Home, data_dir: &Path) -> Config {
         origins: home.config.origins,
         protected_paths: protected_paths(data_dir),
         claude: ProviderConfig { path: claude.path, env },
+        demo: ProviderConfig { path: own_path(), env: Vec::new() },
         limits: Limits::default(),
     }
+}
+
+/// The demo is a subcommand of this program.
+fn own_path() -> Option<String> {
+    std::env::current_exe().ok()?.into_os_string().into_string().ok()
 }
 
 /// Where no session may work (security J4).

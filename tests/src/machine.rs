@@ -71,7 +71,10 @@ impl Machine {
             }
         };
         let run = |args: &Vec<String>| {
-            if args.iter().any(|arg| arg == "auth") {
+            if args.iter().any(|arg| arg == "demo-agent") {
+                let stdout = "0.0.0 (clawd demo)\n".to_owned();
+                Run { code: Some(0), stdout, stderr: String::new() }
+            } else if args.iter().any(|arg| arg == "auth") {
                 let method = if is_in { "claude.ai" } else { "none" };
                 Run {
                     code: Some(i32::from(!is_in)),

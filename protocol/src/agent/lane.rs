@@ -19,3 +19,15 @@ pub struct Opening<'a> {
     /// The model that the owner asked for.
     pub model: Option<&'a str>,
 }
+
+/// Longest name of a model, in bytes.
+const MODEL_BYTES_MAX: usize = 200;
+
+/// Whether this can be the name of a model, and not an option. As they are seen: `opus`, `claude-opus-5-5[1m]`,
+/// `us.anthropic.claude-…-v1:0`, `arn:aws:bedrock:…/…`, `gpt-5.5`.
+#[must_use]
+pub fn is_model(name: &str) -> bool {
+    name.len() <= MODEL_BYTES_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:/@[]".contains(c))
+}

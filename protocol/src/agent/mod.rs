@@ -7,11 +7,16 @@
 //! parser fail, recurse without bound, or keep more than a line in memory.
 
 pub mod claude;
+pub mod demo;
+pub mod dialect;
 pub mod event;
 mod json;
 pub mod lane;
 pub mod lines;
+pub mod provider;
 
+pub use dialect::{AnyDialect, Dialect, Say};
 pub use event::{AgentEvent, Outcome, ProviderState, TurnEnd};
-pub use lane::{Lane, Opening};
+pub use lane::{Lane, Opening, is_model};
 pub use lines::{Line, Lines};
+pub use provider::Provider;

@@ -25,6 +25,8 @@ pub struct Config {
     pub protected_paths: Vec<String>,
     /// How to run claude.
     pub claude: ProviderConfig,
+    /// How to run the demo: its path is that of clawd itself.
+    pub demo: ProviderConfig,
     /// The bounds.
     pub limits: Limits,
 }

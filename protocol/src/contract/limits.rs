@@ -82,6 +82,8 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Agent processes at once.
     pub agents_max: usize,
+    /// Conversations of one agent process.
+    pub agent_seats_max: usize,
     /// One prompt.
     pub prompt_bytes_max: usize,
     /// One line of an agent's output.
@@ -163,6 +165,7 @@ impl Default for Limits {
             title_chars_max: 200,
             sessions_max: 10_000,
             agents_max: 16,
+            agent_seats_max: 64,
             prompt_bytes_max: 1024 * 1024,
             agent_line_bytes_max: 8 * 1024 * 1024,
             message_text_max: 2 * 1024 * 1024,
@@ -210,6 +213,7 @@ impl Limits {
             pairing_failures_max: 3,
             sessions_max: 4,
             agents_max: 2,
+            agent_seats_max: 2,
             prompt_bytes_max: 1024,
             agent_line_bytes_max: 4096,
             message_text_max: 1024,

@@ -163,7 +163,7 @@ pub struct SessionRecord {
     pub repo_path: String,
     /// Its title.
     pub title: String,
-    /// `claude`.
+    /// The name of the agent that works in it.
     pub provider: String,
     /// Its state.
     pub status: SessionStatus,
@@ -177,7 +177,7 @@ pub struct SessionRecord {
     pub model: Option<String>,
     /// The model that the owner asked for.
     pub model_override: Option<String>,
-    /// The agent's own conversation id (a UUID for claude).
+    /// The agent's own id of the conversation; empty where the agent chooses it and has not yet.
     pub agent_session: String,
     /// The agent has written that conversation down: continue it rather than begin it.
     pub agent_resumable: bool,

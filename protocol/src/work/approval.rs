@@ -23,7 +23,7 @@ use super::turn::cut;
 use super::{After, Work, status_changed};
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
-use crate::agent::claude;
+use crate::agent::Say;
 use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{SessionId, ToolCallId};
 use crate::contract::record::{Decision, DecisionKind, Progress, ToolCallRecord};
@@ -95,12 +95,9 @@ impl Work {
         let session = self.sessions.get_mut(&id)?;
         let message = session.turn.as_ref()?.message.id;
         if session.calls.len() >= limits.tool_calls_open_max {
-            let proc = session.agent;
-            let why = "claude has begun too many tool calls at once";
+            let why = "the agent has begun too many tool calls at once";
             self.fail_turn(cx, id, "agent_failed", why, "send the message again");
-            if let Some(proc) = proc {
-                self.kill_agent(cx, proc);
-            }
+            self.abandon(cx, id);
             return None;
         }
         let is_too_large = input.len() > limits.tool_input_max;
@@ -209,9 +206,9 @@ impl Work {
     }
 
     fn deny_unseen(&mut self, cx: &mut Ctx<'_>, id: SessionId, request: &str) {
-        let why = "this cannot be shown to a person, so nobody can allow it";
-        if let Some(proc) = self.sessions.get(&id).and_then(|session| session.agent) {
-            self.feed(cx, proc, claude::deny(request, why, false));
+        let message = String::from("this cannot be shown to a person, so nobody can allow it");
+        if let Some(proc) = self.sessions.get(&id).and_then(Session::process) {
+            self.say(cx, proc, Say::Deny { request: request.to_string(), message });
         }
     }
 

@@ -3,15 +3,16 @@
 //! Owns the last word on a turn, written down and announced once; refuses to know what was said in it. Invariant: when a
 //! turn has ended, nothing of it is open: no message, no tool call, no timer.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Serialize;
 
 use super::approval::end_calls;
+use super::session::{Session, new_conversation};
 use super::{After, Then, Work, status_changed};
 use crate::access::ctx::Ctx;
+use crate::agent::Provider;
 use crate::agent::event::{Outcome, TurnEnd};
 use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{ProcId, SessionId};
@@ -43,22 +44,25 @@ impl Work {
         end: &TurnEnd<'_>,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if let (Some(usage), Some(agent)) = (end.usage, self.agents.get_mut(&proc)) {
-            session.record.usage = agent.usage(usage);
+        let Some(provider) = session.provider else { return };
+        let seat =
+            session.agent.and_then(|(_, lane)| self.agents.get_mut(&proc)?.seats.get_mut(&lane));
+        if let (Some(usage), Some(seat)) = (end.usage, seat) {
+            session.record.usage = seat.usage(usage);
         }
         if end.is_not_found {
-            session.record.agent_session = format!("{}", cx.engine.entropy.uuid());
+            session.record.agent_session = new_conversation(cx, provider);
             session.record.agent_resumable = false;
         }
         if end.is_not_logged_in {
-            self.claude.doubt();
+            self.providers.doubt(provider);
         }
         let is_cancelled = session.turn.as_ref().is_some_and(|turn| turn.is_cancelled);
         let ending = match end.outcome {
             Outcome::Completed => Ending::Completed,
             _ if is_cancelled => Ending::Cancelled,
             Outcome::Interrupted => Ending::Cancelled,
-            Outcome::ApiError | Outcome::Failed => failure(end),
+            Outcome::ApiError | Outcome::Failed => failure(provider, end),
         };
         self.finish_turn(cx, id, ending);
     }
@@ -131,9 +135,9 @@ impl Work {
 
     /// The agent may stay for a while; not for ever.
     fn after_turn(&mut self, cx: &mut Ctx<'_>, id: SessionId, is_last: bool) {
-        let Some(proc) = self.sessions.get(&id).and_then(|session| session.agent) else { return };
+        let Some(proc) = self.sessions.get(&id).and_then(Session::process) else { return };
         if is_last {
-            return self.end_agent(cx, proc);
+            return self.retire_agent(cx, id);
         }
         if let Some(agent) = self.agents.get_mut(&proc) {
             agent.garbage = 0;
@@ -149,11 +153,8 @@ impl Work {
             return;
         }
         end_calls(cx, session, &mut Vec::new(), &mut Vec::new());
-        let agent = session.agent;
         self.tell_lost(cx, id, error);
-        if let Some(proc) = agent {
-            self.kill_agent(cx, proc);
-        }
+        self.abandon(cx, id);
     }
 
     /// What could not be stored is not announced; that it was lost is, in passing, or clients would wait for ever.
@@ -170,14 +171,10 @@ impl Work {
     }
 }
 
-fn failure<'a>(end: &TurnEnd<'a>) -> Ending<'a> {
-    let why = if end.error.is_empty() { "claude gave no reason" } else { end.error };
+fn failure<'a>(provider: Provider, end: &TurnEnd<'a>) -> Ending<'a> {
+    let why = if end.error.is_empty() { "the agent gave no reason" } else { end.error };
     if end.is_not_logged_in {
-        return Ending::Failed {
-            kind: "provider_not_available",
-            why,
-            hint: "run `claude auth login`",
-        };
+        return Ending::Failed { kind: "provider_not_available", why, hint: provider.login_hint() };
     }
     if end.is_not_found {
         let hint = "send it again: a new conversation begins";

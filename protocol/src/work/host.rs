@@ -1,73 +1,33 @@
-//! Agent processes: started on demand, fed, stopped, one per session.
+//! Agent processes: started on demand, spoken with, stopped.
 //!
-//! Owns the table of processes and their unfinished lines; refuses to know what the lines mean for a turn. Invariant: a
-//! session's next process starts only after its last one has exited, or two would write one conversation.
+//! Owns the table of processes, who sits in which, and their unfinished lines; refuses to know what the lines mean for a
+//! turn, and in which dialect they are. Invariant: a conversation is carried by one process at a time, or two would write
+//! it: a session's next process starts only after its last one has exited.
 
-use alloc::collections::VecDeque;
+mod agent;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Work;
 use super::ending::Ending;
-use super::provider;
 use super::turn::Turn;
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
-use crate::agent::claude;
+use crate::agent::event::AgentEvent;
 use crate::agent::lines::{Line, Lines};
+use crate::agent::{Lane, Opening, Provider, Say};
 use crate::contract::effect::{Command, Effect};
 use crate::contract::error::ProgramFault;
 use crate::contract::id::{ProcId, SessionId};
 use crate::contract::input::Stream;
-use crate::contract::record::Usage;
 use crate::engine::Timer;
 use crate::wire::rpc::RpcError;
+pub(super) use agent::Agent;
 
-/// The last of what an agent wrote to standard error, for the report when it dies.
-const COMPLAINT_BYTES_MAX: usize = 2048;
-
-/// A process.
-#[derive(Debug)]
-pub(super) struct Agent {
-    pub(super) session: SessionId,
-    lines: Lines,
-    complaint: Vec<u8>,
-    /// It was told to end: nothing more is given to it.
-    pub(super) is_ending: bool,
-    /// Lines in this turn that were not stream-json.
-    pub(super) garbage: u32,
-    /// What the session had used when this process began.
-    usage_before: Usage,
-    /// Whether this process counts from zero; known with its first count.
-    counts_anew: Option<bool>,
-    fed: u64,
-    taken: u64,
-    /// Calls that are answered once the process has taken so many bytes.
-    deliveries: VecDeque<(u64, Call, &'static str)>,
-}
-
-impl Agent {
-    /// The session's use so far, from what this process has counted. Some versions of claude go on counting when they
-    /// resume a conversation, others begin at zero; never is anything summed twice.
-    pub(super) fn usage(&mut self, counted: Usage) -> Usage {
-        let before = self.usage_before;
-        let is_less = counted.input_tokens < before.input_tokens
-            || counted.output_tokens < before.output_tokens;
-        if !*self.counts_anew.get_or_insert(is_less) {
-            return counted;
-        }
-        let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (None, None) => None,
-            (a, b) => Some(a.unwrap_or(0).saturating_add(b.unwrap_or(0))),
-        };
-        Usage {
-            input_tokens: before.input_tokens.saturating_add(counted.input_tokens),
-            output_tokens: before.output_tokens.saturating_add(counted.output_tokens),
-            cost_micro_usd: sum(before.cost_micro_usd, counted.cost_micro_usd),
-        }
-    }
-}
+/// Lines in one turn that no agent of its kind would write, before the program is no longer believed to be one.
+const GARBAGE_MAX: u32 = 32;
 
 impl Work {
     // --- starting -----------------------------------------------------------------------------------------------
@@ -80,78 +40,104 @@ impl Work {
         if self.is_ending || !session.turn.as_ref().is_some_and(has_prompt) {
             return;
         }
-        let is_ending = |proc| self.agents.get(proc).is_some_and(|agent| agent.is_ending);
-        match session.agent {
+        let is_ending = |proc| self.agents.get(&proc).is_some_and(|agent| agent.is_ending);
+        match session.process() {
             // It is started again once the old process is gone.
-            Some(proc) if is_ending(&proc) => {}
+            Some(proc) if is_ending(proc) => {}
             Some(_) => self.feed_prompt(cx, id),
-            None => self.spawn(cx, id),
+            None => self.take_seat(cx, id),
         }
     }
 
-    fn spawn(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let record = &session.record;
-        let launch = claude::launch(claude::Launch {
-            conversation: &record.agent_session,
-            resume: record.agent_resumable,
-            model: record.model_override.as_deref(),
-        });
-        let (Ok(args), Some(program)) = (launch, self.claude.path()) else {
-            let why = "claude cannot be started with these settings";
+    /// A process of this provider that may carry one more conversation.
+    pub(super) fn with_room(&self, cx: &Ctx<'_>, provider: Provider) -> Option<ProcId> {
+        let seats_max = cx.engine.config.limits.agent_seats_max;
+        let has_room = |agent: &Agent| {
+            agent.provider == provider && !agent.is_ending && agent.seats.len() < seats_max
+        };
+        let found = self.agents.iter().find(|(_, agent)| has_room(agent))?;
+        provider.is_shared().then_some(*found.0)
+    }
+
+    /// Opens the session's conversation in a process that has room for it, or in a new one, and says the prompt.
+    fn take_seat(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        let provider = self.sessions.get(&id).and_then(|session| session.provider);
+        let shared = provider.and_then(|provider| self.with_room(cx, provider));
+        let Some(proc) = shared.or_else(|| self.spawn(cx, id)) else {
+            let why = "the agent cannot be started with these settings";
             return self.fail_turn(cx, id, "provider_not_available", why, "check `provider list`");
         };
-        let proc = cx.engine.proc_id();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(agent) = self.agents.get_mut(&proc) else { return };
+        let lane = agent.seat(id, session.record.usage);
+        session.agent = Some((proc, lane));
+        let record = &session.record;
+        let opening = Opening {
+            conversation: &record.agent_session,
+            resume: record.agent_resumable,
+            cwd: &record.repo_path,
+            model: record.model_override.as_deref(),
+        };
+        let bytes = agent.open(lane, &opening);
+        self.feed(cx, proc, bytes);
+        self.feed_prompt(cx, id);
+    }
+
+    fn spawn(&mut self, cx: &mut Ctx<'_>, id: SessionId) -> Option<ProcId> {
+        let session = self.sessions.get(&id)?;
+        let provider = session.provider?;
+        let record = &session.record;
+        let opening = Opening {
+            conversation: &record.agent_session,
+            resume: record.agent_resumable,
+            cwd: &record.repo_path,
+            model: record.model_override.as_deref(),
+        };
         let command = Command {
-            program: program.to_string(),
-            args,
-            cwd: record.repo_path.clone(),
-            env: provider::env(cx),
+            program: self.providers.path(provider)?.to_string(),
+            args: provider.launch(&opening).ok()?,
+            cwd: provider.cwd(&record.repo_path).to_string(),
+            env: provider.env(&cx.engine.config),
         };
-        session.agent = Some(proc);
-        let agent = Agent {
-            session: id,
-            lines: Lines::new(cx.engine.config.limits.agent_line_bytes_max),
-            complaint: Vec::new(),
-            is_ending: false,
-            garbage: 0,
-            usage_before: record.usage,
-            counts_anew: None,
-            fed: 0,
-            taken: 0,
-            deliveries: VecDeque::new(),
-        };
+        let proc = cx.engine.proc_id();
+        let mut agent = Agent::new(provider, cx.engine.config.limits.agent_line_bytes_max);
+        let hello = agent.hello();
         self.agents.insert(proc, agent);
         cx.fx.push(Effect::Spawn { proc, command });
-        let request = format!("clawd-{}", cx.engine.entropy.base62(12));
-        self.feed(cx, proc, claude::initialize(&request));
-        self.feed_prompt(cx, id);
+        self.feed(cx, proc, hello);
+        Some(proc)
     }
 
     fn feed_prompt(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let (Some(proc), Some(turn)) = (session.agent, &mut session.turn) else { return };
-        let Some(prompt) = turn.prompt.take() else { return };
-        let uuid = turn.message.id.to_string();
+        let (Some((proc, lane)), Some(turn)) = (session.agent, &mut session.turn) else { return };
+        let Some(text) = turn.prompt.take() else { return };
+        let prompt = Say::Prompt { lane, text, id: turn.message.id.to_string() };
         let is_cancelled = turn.is_cancelled;
-        self.feed(cx, proc, claude::user_message(&prompt, &uuid));
+        self.say(cx, proc, prompt);
         if is_cancelled {
             self.interrupt(cx, id);
         }
     }
 
-    pub(super) fn feed(&mut self, cx: &mut Ctx<'_>, proc: ProcId, bytes: Vec<u8>) {
-        if let Some(agent) = self.agents.get_mut(&proc).filter(|agent| !agent.is_ending) {
-            let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            agent.fed = agent.fed.saturating_add(len);
-            let waiting = agent.fed.saturating_sub(agent.taken);
-            cx.fx.push(Effect::Feed { proc, bytes });
-            // It asks and asks, and does not read the answers.
-            if usize::try_from(waiting).unwrap_or(usize::MAX)
-                > cx.engine.config.limits.agent_input_max
-            {
-                self.kill_agent(cx, proc);
-            }
+    // --- speaking -----------------------------------------------------------------------------------------------
+
+    /// Says this to a process. What is said while it is being heard follows when it has been.
+    pub(super) fn say(&mut self, cx: &mut Ctx<'_>, proc: ProcId, say: Say) {
+        let said = self.agents.get_mut(&proc).and_then(|agent| agent.say(say));
+        if let Some(bytes) = said {
+            self.feed(cx, proc, bytes);
+        }
+    }
+
+    fn feed(&mut self, cx: &mut Ctx<'_>, proc: ProcId, bytes: Vec<u8>) {
+        let agent = self.agents.get_mut(&proc).filter(|agent| !agent.is_ending);
+        let Some(agent) = agent.filter(|_| !bytes.is_empty()) else { return };
+        let waiting = agent.on_fed(bytes.len());
+        cx.fx.push(Effect::Feed { proc, bytes });
+        // It asks and asks, and does not read the answers.
+        if waiting > cx.engine.config.limits.agent_input_max {
+            self.kill_agent(cx, proc);
         }
     }
 
@@ -164,42 +150,20 @@ impl Work {
         result: &'static str,
     ) {
         match self.agents.get_mut(&proc) {
-            Some(agent) => agent.deliveries.push_back((agent.fed, call, result)),
+            Some(agent) => agent.deliver(call, result),
             None => cx.refuse(call, &gone()),
-        }
-    }
-
-    // --- what processes say -------------------------------------------------------------------------------------
-
-    pub(crate) fn on_spawned(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        proc: ProcId,
-        result: Result<u32, ProgramFault>,
-    ) {
-        let Err(fault) = result else { return };
-        self.claude.doubt();
-        let why = match fault {
-            ProgramFault::Missing => String::from("claude is no longer there"),
-            ProgramFault::Unsafe(why) => format!("claude is not trusted: {why}"),
-            ProgramFault::Failed(why) => format!("claude did not start: {why}"),
-        };
-        if let Some(id) = self.forget(cx, proc) {
-            let hint = "see `clawd provider list`";
-            self.fail_turn(cx, id, "provider_not_available", &why, hint);
         }
     }
 
     pub(crate) fn on_fed(&mut self, cx: &mut Ctx<'_>, proc: ProcId, bytes: usize) {
         let Some(agent) = self.agents.get_mut(&proc) else { return };
-        agent.taken = agent.taken.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        while let Some((_, call, result)) =
-            agent.deliveries.pop_front_if(|(at, _, _)| *at <= agent.taken)
-        {
+        for (call, result) in agent.on_taken(bytes) {
             let raw: Result<&serde_json::value::RawValue, _> = serde_json::from_str(result);
             cx.answer(call, &raw.ok());
         }
     }
+
+    // --- listening ----------------------------------------------------------------------------------------------
 
     pub(crate) fn on_output(
         &mut self,
@@ -209,82 +173,143 @@ impl Work {
         bytes: &[u8],
     ) {
         let Some(agent) = self.agents.get_mut(&proc) else { return };
-        match stream {
-            Stream::Err => {
-                agent.complaint.extend_from_slice(bytes);
-                let excess = agent.complaint.len().saturating_sub(COMPLAINT_BYTES_MAX);
-                agent.complaint.drain(..excess);
-            }
-            Stream::Out => {
-                let mut lines = core::mem::replace(&mut agent.lines, Lines::new(0));
-                lines.push(bytes, |line| self.on_line(cx, proc, line));
-                if let Some(agent) = self.agents.get_mut(&proc) {
-                    agent.lines = lines;
-                    let id = agent.session;
-                    self.keep_message(cx, id);
-                }
-            }
+        if stream == Stream::Err {
+            return agent.complain(bytes);
+        }
+        let mut lines = core::mem::replace(&mut agent.lines, Lines::new(0));
+        lines.push(bytes, |line| self.on_line(cx, proc, line));
+        let Some(agent) = self.agents.get_mut(&proc) else { return };
+        agent.lines = lines;
+        for id in agent.sessions() {
+            self.keep_message(cx, id);
         }
     }
 
     fn on_line(&mut self, cx: &mut Ctx<'_>, proc: ProcId, line: Line<'_>) {
-        let Some(agent) = self.agents.get(&proc).filter(|agent| !agent.is_ending) else { return };
-        let id = agent.session;
-        match line {
-            Line::Whole(line) => {
-                claude::parse(line, &mut |event| self.on_event(cx, id, proc, event))
-            }
-            Line::TooLong { .. } => {
-                let why = "claude wrote a line that is too long";
-                self.fail_turn(cx, id, "agent_failed", why, "send the message again");
-                self.kill_agent(cx, proc);
-            }
+        let Some(agent) = self.agents.get_mut(&proc).filter(|agent| !agent.is_ending) else {
+            return;
+        };
+        let Line::Whole(line) = line else {
+            let why = "the agent wrote a line that is too long";
+            return self.break_off(cx, proc, why, "send the message again");
+        };
+        // It is taken out while it listens: what it tells may need the whole house.
+        let Some(mut dialect) = agent.dialect.take() else { return };
+        let mut out = Vec::new();
+        dialect.hear(line, &mut out, &mut |lane, event| self.hear(cx, proc, lane, event));
+        let Some(agent) = self.agents.get_mut(&proc) else { return };
+        agent.dialect = Some(dialect);
+        let unsaid = core::mem::take(&mut agent.unsaid);
+        self.feed(cx, proc, out);
+        for say in unsaid {
+            self.say(cx, proc, say);
         }
+    }
+
+    fn hear(&mut self, cx: &mut Ctx<'_>, proc: ProcId, lane: Option<Lane>, event: AgentEvent<'_>) {
+        if event == AgentEvent::Garbage {
+            return self.on_garbage(cx, proc);
+        }
+        let agent = self.agents.get(&proc);
+        let seat = lane.and_then(|lane| agent?.seats.get(&lane));
+        match (seat.map(|seat| seat.session), event) {
+            (Some(id), event) => self.on_event(cx, id, proc, event),
+            // Its session has left, or there never was one.
+            (None, AgentEvent::Asked { request, .. }) => {
+                let message = String::from("The session that this belonged to is gone.");
+                self.say(cx, proc, Say::Deny { request: request.to_string(), message });
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn on_garbage(&mut self, cx: &mut Ctx<'_>, proc: ProcId) {
+        let Some(agent) = self.agents.get_mut(&proc) else { return };
+        agent.garbage = agent.garbage.saturating_add(1);
+        if agent.garbage > GARBAGE_MAX {
+            let why = "the agent printed what is not its language";
+            self.break_off(cx, proc, why, "is it the real one? see `clawd provider list`");
+        }
+    }
+
+    /// Nothing sensible can be heard of this process any more: its turns fail, and it is ended.
+    fn break_off(&mut self, cx: &mut Ctx<'_>, proc: ProcId, why: &str, hint: &str) {
+        let sessions = self.agents.get(&proc).map(Agent::sessions).unwrap_or_default();
+        for id in sessions {
+            self.fail_turn(cx, id, "agent_failed", why, hint);
+        }
+        self.kill_agent(cx, proc);
     }
 
     // --- ending -------------------------------------------------------------------------------------------------
 
+    pub(crate) fn on_spawned(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        proc: ProcId,
+        result: Result<u32, ProgramFault>,
+    ) {
+        let Err(fault) = result else { return };
+        let Some(agent) = self.forget(cx, proc) else { return };
+        self.providers.doubt(agent.provider);
+        let name = agent.provider.name();
+        let why = match fault {
+            ProgramFault::Missing => format!("{name} is no longer there"),
+            ProgramFault::Unsafe(why) => format!("{name} is not trusted: {why}"),
+            ProgramFault::Failed(why) => format!("{name} did not start: {why}"),
+        };
+        for id in agent.sessions() {
+            let hint = "see `clawd provider list`";
+            self.fail_turn(cx, id, "provider_not_available", &why, hint);
+        }
+    }
+
     pub(crate) fn on_exited(&mut self, cx: &mut Ctx<'_>, proc: ProcId, code: Option<i32>) {
-        let complaint = self.agents.get(&proc).map(|agent| agent.complaint.clone());
-        let was_ending = self.agents.get(&proc).is_some_and(|agent| agent.is_ending);
         if let Some(agent) = self.agents.get_mut(&proc) {
             let mut lines = core::mem::replace(&mut agent.lines, Lines::new(0));
             lines.finish(|line| self.on_line(cx, proc, line));
         }
-        let Some(id) = self.forget(cx, proc) else { return };
-        let Some(turn) = self.sessions.get(&id).and_then(|session| session.turn.as_ref()) else {
-            return;
-        };
+        let Some(agent) = self.forget(cx, proc) else { return };
+        for id in agent.sessions() {
+            self.on_agent_gone(cx, id, &agent, code);
+        }
+    }
+
+    /// The process that carried this session's conversation has exited.
+    fn on_agent_gone(&mut self, cx: &mut Ctx<'_>, id: SessionId, agent: &Agent, code: Option<i32>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(turn) = &session.turn else { return };
         if turn.is_cancelled {
             self.finish_turn(cx, id, Ending::Cancelled);
-        } else if was_ending && turn.prompt.is_some() {
-            self.spawn(cx, id);
+        } else if agent.is_ending && turn.prompt.is_some() {
+            self.take_seat(cx, id);
         } else {
-            let complaint = complaint.unwrap_or_default();
-            let complaint = String::from_utf8_lossy(&complaint);
-            if let Some(session) = self.sessions.get_mut(&id) {
-                session.record.agent_resumable |= claude::knows_conversation(&complaint);
-            }
-            let why = describe_exit(code, &complaint);
+            let complaint = agent.complaint();
+            session.record.agent_resumable |= agent.provider.knows_conversation(&complaint);
+            let why = describe_exit(agent.provider, code, &complaint);
             self.fail_turn(cx, id, "agent_failed", &why, "send the message again to go on");
         }
     }
 
-    /// Takes a process out of the tables; says whose it was, if that session still is.
-    fn forget(&mut self, cx: &mut Ctx<'_>, proc: ProcId) -> Option<SessionId> {
-        let agent = self.agents.remove(&proc)?;
+    /// Takes a process out of the tables, and out of the sessions that sat in it; those that still do are left in it.
+    fn forget(&mut self, cx: &mut Ctx<'_>, proc: ProcId) -> Option<Agent> {
+        let mut agent = self.agents.remove(&proc)?;
         cx.engine.timers.disarm(Timer::AgentExit(proc));
-        for (_, call, _) in agent.deliveries {
+        for call in agent.undelivered() {
             cx.refuse(call, &gone());
         }
-        let session = self.sessions.get_mut(&agent.session)?;
-        if session.agent != Some(proc) {
-            return None;
-        }
-        session.agent = None;
-        cx.engine.timers.disarm(Timer::AgentIdle(agent.session));
-        cx.engine.timers.disarm(Timer::Interrupt(agent.session));
-        Some(agent.session)
+        agent.seats.retain(|lane, seat| {
+            let id = seat.session;
+            let Some(session) = self.sessions.get_mut(&id) else { return false };
+            if session.agent != Some((proc, *lane)) {
+                return false;
+            }
+            session.agent = None;
+            cx.engine.timers.disarm(Timer::AgentIdle(id));
+            cx.engine.timers.disarm(Timer::Interrupt(id));
+            true
+        });
+        Some(agent)
     }
 
     /// Closes an agent's input: it ends by itself, or is ended.
@@ -308,11 +333,44 @@ impl Work {
     /// Ends the session's agent if it has nothing to do; the next turn starts another.
     pub(super) fn retire_agent(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        match (&mut session.turn, session.agent) {
-            (Some(turn), _) => turn.is_last = true,
-            (None, Some(proc)) => self.end_agent(cx, proc),
-            (None, None) => {}
+        if let Some(turn) = &mut session.turn {
+            turn.is_last = true;
+            return;
         }
+        let Some((proc, lane)) = session.agent else { return };
+        if self.give_up_seat(proc, lane) {
+            self.say(cx, proc, Say::Close(lane));
+        } else {
+            self.end_agent(cx, proc);
+        }
+    }
+
+    /// The agent must not go on with what it does for this session. One that works for no other is killed.
+    pub(super) fn abandon(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        if let Some(seat) = self.sessions.get(&id).and_then(|session| session.agent) {
+            self.vacate(cx, seat);
+        }
+    }
+
+    pub(super) fn vacate(&mut self, cx: &mut Ctx<'_>, (proc, lane): (ProcId, Lane)) {
+        if self.give_up_seat(proc, lane) {
+            self.say(cx, proc, Say::Interrupt(lane));
+            self.say(cx, proc, Say::Close(lane));
+        } else {
+            self.kill_agent(cx, proc);
+        }
+    }
+
+    /// Leaves a process to the others in it; `false` if there are none.
+    fn give_up_seat(&mut self, proc: ProcId, lane: Lane) -> bool {
+        let Some(agent) = self.agents.get_mut(&proc).filter(|agent| agent.seats.len() > 1) else {
+            return false;
+        };
+        let seat = agent.seats.remove(&lane);
+        if let Some(session) = seat.and_then(|seat| self.sessions.get_mut(&seat.session)) {
+            session.agent = None;
+        }
+        true
     }
 
     pub(crate) fn on_exit_late(&mut self, cx: &mut Ctx<'_>, proc: ProcId) {
@@ -341,10 +399,11 @@ fn gone() -> RpcError {
         .hint("send the message again to go on")
 }
 
-fn describe_exit(code: Option<i32>, complaint: &str) -> String {
+fn describe_exit(provider: Provider, code: Option<i32>, complaint: &str) -> String {
+    let name = provider.name();
     let how = match code {
-        Some(code) => format!("claude ended in the middle of a turn (exit code {code})"),
-        None => String::from("claude was ended in the middle of a turn by a signal"),
+        Some(code) => format!("{name} ended in the middle of a turn (exit code {code})"),
+        None => format!("{name} was ended in the middle of a turn by a signal"),
     };
     match complaint.trim() {
         "" => how,

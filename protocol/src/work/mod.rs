@@ -12,7 +12,7 @@
 //! | `ending` | the turn ends |
 //! | `approval` | a tool waits for a person |
 //! | `host` | agent processes: start, feed, stop |
-//! | `provider` | is claude here, and logged in? |
+//! | `provider` | which agents are here, and logged in? |
 //! | `history` | pages of the past |
 
 mod approval;
@@ -35,6 +35,7 @@ use serde_json::value::RawValue;
 
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
+use crate::agent::Provider;
 use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::error::StoreFault;
 use crate::contract::id::{AskId, OpId, ProcId, SessionId, ToolCallId};
@@ -47,7 +48,7 @@ use crate::wire::event::{Event, Notice};
 use crate::wire::rpc::RpcError;
 use crate::wire::view::SessionView;
 use host::Agent;
-use provider::Provider;
+use provider::Providers;
 use session::Session;
 
 /// Everything about work that outlives one input.
@@ -55,7 +56,7 @@ use session::Session;
 pub(crate) struct Work {
     sessions: BTreeMap<SessionId, Session>,
     agents: BTreeMap<ProcId, Agent>,
-    claude: Provider,
+    providers: Providers,
     stored: Pending<OpId, After>,
     asked: Pending<AskId, Asked>,
     /// What the daemon's last life left open, to be written down as ended.
@@ -105,7 +106,7 @@ enum Before {
 #[derive(Debug)]
 enum Asked {
     Directory(session::Draft),
-    Probe,
+    Probe(Provider),
     Lookup(send::Draft),
     Messages(Call),
     ToolCalls(Call),
@@ -117,7 +118,7 @@ impl Work {
         let mut work = Self {
             sessions: BTreeMap::new(),
             agents: BTreeMap::new(),
-            claude: Provider::default(),
+            providers: Providers::default(),
             stored: Pending::new(),
             asked: Pending::new(),
             leftovers: Vec::new(),
@@ -239,7 +240,7 @@ impl Work {
         cx.engine.timers.disarm(Timer::Ask(ask));
         match self.asked.take(&ask) {
             Some(Asked::Directory(draft)) => self.on_directory(cx, draft, answer),
-            Some(Asked::Probe) => self.on_probe(cx, answer),
+            Some(Asked::Probe(provider)) => self.on_probe(cx, provider, answer),
             Some(Asked::Lookup(draft)) => self.on_lookup(cx, draft, answer),
             Some(Asked::Messages(call)) => history::on_messages(cx, call, answer),
             Some(Asked::ToolCalls(call)) => history::on_tool_calls(cx, call, answer),
@@ -252,7 +253,7 @@ impl Work {
 
     /// Sessions with a turn.
     pub(crate) fn active(&self) -> usize {
-        self.agents.values().filter(|agent| self.has_turn(agent.session)).count()
+        self.seated().filter(|session| session.turn.is_some()).count()
     }
 
     pub(crate) fn total(&self) -> usize {
@@ -264,8 +265,13 @@ impl Work {
     }
 
     pub(crate) fn pending_approvals(&self) -> usize {
-        let sessions = self.agents.values().filter_map(|agent| self.sessions.get(&agent.session));
-        sessions.map(Session::waiting_calls).sum()
+        self.seated().map(Session::waiting_calls).sum()
+    }
+
+    /// Sessions with an agent.
+    fn seated(&self) -> impl Iterator<Item = &Session> {
+        let seats = self.agents.values().flat_map(|agent| agent.seats.values());
+        seats.filter_map(|seat| self.sessions.get(&seat.session))
     }
 
     fn has_turn(&self, id: SessionId) -> bool {

@@ -1,10 +1,11 @@
-//! Is claude here, and logged in?
+//! Which agents are here, and logged in?
 //!
-//! Owns what is known about the provider and who waits for it; refuses to know how it is asked (`agent::claude` does).
-//! What is good stays good for a minute; what is bad is looked at again each time, since its owner may have just fixed
-//! it.
+//! Owns what is known about each provider and who waits for it; refuses to know how they are asked (`agent` does). What
+//! is good stays good for a minute; what is bad is looked at again each time, since its owner may have just fixed it.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -15,34 +16,48 @@ use serde_json::value::RawValue;
 use super::{Asked, Work, raw, send, session};
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
-use crate::access::token::Secret;
-use crate::agent::claude;
+use crate::agent::Provider;
 use crate::agent::event::ProviderState;
-use crate::contract::effect::{Env, Program, Question};
+use crate::contract::effect::Question;
 use crate::contract::error::ProgramFault;
 use crate::contract::input::Answer;
 use crate::contract::time::Instant;
 use crate::wire::params::Params;
 use crate::wire::rpc::RpcError;
 
-/// What is known, and who waits to know.
+/// What is known about all of them.
+#[derive(Debug)]
+pub(super) struct Providers {
+    table: BTreeMap<Provider, Known>,
+}
+
+impl Default for Providers {
+    fn default() -> Self {
+        let unknown = |it: &Provider| (*it, Known::default());
+        Self { table: Provider::ALL.iter().map(unknown).collect() }
+    }
+}
+
+/// What is known about one, and who waits to know.
 #[derive(Debug, Default)]
-pub(super) struct Provider {
+struct Known {
     state: ProviderState,
     known_at: Option<Instant>,
+    is_asked: bool,
     waiting: Vec<Waiter>,
 }
 
-/// Who waits for the provider's state, and for what.
+/// Who waits for a provider's state, and for what.
 #[derive(Debug)]
 pub(super) enum Waiter {
     Create(session::Draft),
     Send(send::Draft),
-    List(Call),
+    /// Goes on to these.
+    List(Call, &'static [Provider]),
     Check(Call),
 }
 
-/// Waiters beyond this are refused.
+/// Waiters for one provider beyond this are refused.
 const WAITING_MAX: usize = 256;
 
 /// A provider as clients see it.
@@ -55,23 +70,26 @@ struct ProviderView<'a> {
     version: Option<&'a str>,
     path: Option<&'a str>,
     approvals: bool,
+    /// It is no model, but a script.
+    demo: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,
 }
 
-impl Provider {
-    fn view(&self) -> ProviderView<'_> {
+impl Known {
+    fn view(&self, provider: Provider) -> ProviderView<'_> {
         let state = &self.state;
         ProviderView {
-            name: claude::NAME,
+            name: provider.name(),
             available: self.known_at.is_some() && state.is_available(),
             installed: state.path.is_some(),
             authenticated: state.is_authenticated,
             version: state.version.as_deref(),
             path: state.path.as_deref(),
             approvals: true,
+            demo: provider == Provider::Demo,
             error: state.problem.as_ref().map(|it| it.text.as_str()),
             hint: state.problem.as_ref().map(|it| it.hint.as_str()),
         }
@@ -89,103 +107,136 @@ impl Provider {
         let error = RpcError::new(-32002, "provider_not_available", problem.text.clone());
         Err(error.hint(problem.hint.clone()))
     }
+}
 
-    pub(super) fn path(&self) -> Option<&str> {
-        self.state.path.as_deref()
+impl Providers {
+    pub(super) fn path(&self, provider: Provider) -> Option<&str> {
+        self.table.get(&provider)?.state.path.as_deref()
     }
 
     /// The next caller looks again.
-    pub(super) const fn doubt(&mut self) {
-        self.known_at = None;
+    pub(super) fn doubt(&mut self, provider: Provider) {
+        self.known(provider).known_at = None;
     }
+
+    fn known(&mut self, provider: Provider) -> &mut Known {
+        self.table.entry(provider).or_default()
+    }
+
+    fn views(&self) -> Box<RawValue> {
+        let views: Vec<_> = self.table.iter().map(|(it, known)| known.view(*it)).collect();
+        raw(&views)
+    }
+}
+
+/// The provider that a parameter names.
+pub(super) fn named(params: &Params<'_>) -> Result<Option<Provider>, RpcError> {
+    let Some(name) = params.text("provider")? else { return Ok(None) };
+    let names: Vec<_> = Provider::ALL.iter().map(|it| format!("`{}`", it.name())).collect();
+    let unknown =
+        || RpcError::bad_params("provider", &format!("must be one of {}", names.join(", ")));
+    Provider::from_name(&name).map(Some).ok_or_else(unknown)
 }
 
 impl Work {
     pub(crate) fn on_providers(&mut self, cx: &mut Ctx<'_>, call: Call) {
-        self.with_provider(cx, Waiter::List(call));
+        // All are asked at once, and waited for one after another.
+        for provider in Provider::ALL {
+            self.look(cx, *provider);
+        }
+        self.list(cx, call, Provider::ALL);
+    }
+
+    fn list(&mut self, cx: &mut Ctx<'_>, call: Call, rest: &'static [Provider]) {
+        match rest.split_first() {
+            Some((next, rest)) => self.with_provider(cx, *next, Waiter::List(call, rest)),
+            None => cx.answer(call, &self.providers.views()),
+        }
     }
 
     pub(crate) fn on_check_provider(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
-        match params.need_text("provider") {
-            Ok(name) if name == claude::NAME => {
-                self.claude.doubt();
-                self.with_provider(cx, Waiter::Check(call));
+        match named(params) {
+            Ok(Some(provider)) => {
+                self.providers.doubt(provider);
+                self.with_provider(cx, provider, Waiter::Check(call));
             }
-            Ok(_) => cx.refuse(call, &RpcError::bad_params("provider", "must be `claude`")),
+            Ok(None) => cx.refuse(call, &RpcError::bad_params("provider", "is missing")),
             Err(error) => cx.refuse(call, &error),
         }
     }
 
     /// Goes on with what needs the provider, now or once it is known.
-    pub(super) fn with_provider(&mut self, cx: &mut Ctx<'_>, waiter: Waiter) {
-        if self.claude.is_fresh(cx) {
-            return self.go_on(cx, waiter);
+    pub(super) fn with_provider(&mut self, cx: &mut Ctx<'_>, provider: Provider, waiter: Waiter) {
+        let known = self.providers.known(provider);
+        if known.is_fresh(cx) {
+            return self.go_on(cx, provider, waiter);
         }
-        if self.claude.waiting.len() >= WAITING_MAX {
-            let error = RpcError::new(-32029, "rate_limited", "too many calls wait for claude")
-                .retry_after(Duration::from_secs(1));
-            return self.give_up(cx, waiter, &error);
+        if known.waiting.len() >= WAITING_MAX {
+            let why = format!("too many calls wait for {}", provider.name());
+            let error = RpcError::new(-32029, "rate_limited", why);
+            return self.give_up(cx, provider, waiter, &error.retry_after(Duration::from_secs(1)));
         }
-        self.claude.waiting.push(waiter);
-        if self.claude.waiting.len() > 1 {
+        self.look(cx, provider);
+        self.providers.known(provider).waiting.push(waiter);
+    }
+
+    /// Asks for what is not known, unless that was asked already.
+    fn look(&mut self, cx: &mut Ctx<'_>, provider: Provider) {
+        let known = self.providers.known(provider);
+        if known.is_asked || known.is_fresh(cx) {
             return;
         }
-        let path = cx.engine.config.claude.path.clone();
-        let question = Question::Probe {
-            program: Program { name: claude::NAME, path },
-            runs: claude::probe_runs(),
-            env: env(cx),
-            timeout: cx.engine.config.limits.probe_timeout,
-        };
+        known.is_asked = true;
+        let config = &cx.engine.config;
         // Each run has its own limit; this one is for a runtime that is too busy to run anything.
-        let timeout = cx.engine.config.limits.probe_timeout.saturating_mul(3);
-        self.ask(cx, question, timeout, Asked::Probe);
+        let timeout = config.limits.probe_timeout.saturating_mul(3);
+        let question = Question::Probe {
+            program: provider.program(config),
+            runs: provider.probe_runs(),
+            env: provider.env(config),
+            timeout: config.limits.probe_timeout,
+        };
+        self.ask(cx, question, timeout, Asked::Probe(provider));
     }
 
-    pub(super) fn on_probe(&mut self, cx: &mut Ctx<'_>, answer: Answer) {
+    pub(super) fn on_probe(&mut self, cx: &mut Ctx<'_>, provider: Provider, answer: Answer) {
         let too_busy = |_| ProgramFault::Failed(String::from("too much else is being asked"));
         let probe = answer.probe().map_err(too_busy).flatten();
-        self.claude.state = claude::read_probe(&probe);
-        self.claude.known_at = Some(cx.engine.now.mono);
-        for waiter in core::mem::take(&mut self.claude.waiting) {
-            self.go_on(cx, waiter);
+        let known = self.providers.known(provider);
+        known.is_asked = false;
+        known.state = provider.read_probe(&probe);
+        known.known_at = Some(cx.engine.now.mono);
+        for waiter in core::mem::take(&mut known.waiting) {
+            self.go_on(cx, provider, waiter);
         }
     }
 
-    fn go_on(&mut self, cx: &mut Ctx<'_>, waiter: Waiter) {
+    fn go_on(&mut self, cx: &mut Ctx<'_>, provider: Provider, waiter: Waiter) {
+        let known = self.providers.known(provider);
         match waiter {
             Waiter::Create(draft) => {
-                let ready = self.claude.ready();
-                self.create(cx, draft, ready);
+                let ready = known.ready();
+                self.create(cx, draft, provider, ready);
             }
             Waiter::Send(draft) => {
-                let ready = self.claude.ready();
+                let ready = known.ready();
                 self.send_ready(cx, draft, ready);
             }
-            Waiter::List(call) => cx.answer(call, &[self.claude.view()]),
-            Waiter::Check(call) => cx.answer(call, &self.claude.view()),
+            Waiter::List(call, rest) => self.list(cx, call, rest),
+            Waiter::Check(call) => cx.answer(call, &known.view(provider)),
         }
     }
 
-    fn give_up(&mut self, cx: &mut Ctx<'_>, waiter: Waiter, error: &RpcError) {
+    fn give_up(&mut self, cx: &mut Ctx<'_>, provider: Provider, waiter: Waiter, error: &RpcError) {
         match waiter {
-            Waiter::Create(draft) => self.create(cx, draft, Err(error.clone())),
+            Waiter::Create(draft) => self.create(cx, draft, provider, Err(error.clone())),
             Waiter::Send(draft) => self.send_ready(cx, draft, Err(error.clone())),
-            Waiter::List(call) | Waiter::Check(call) => cx.refuse(call, error),
+            Waiter::List(call, _) | Waiter::Check(call) => cx.refuse(call, error),
         }
     }
 
     /// What is known already, for `daemon.status`: never waits.
     pub(crate) fn provider_views(&self) -> Box<RawValue> {
-        raw(&[self.claude.view()])
+        self.providers.views()
     }
-}
-
-/// The environment of claude, and nothing else (security I3).
-pub(super) fn env(cx: &Ctx<'_>) -> Env {
-    let ours = claude::SET
-        .iter()
-        .map(|(name, value)| (String::from(*name), Secret::new(String::from(*value))));
-    let owners = cx.engine.config.claude.env.iter().cloned();
-    Env { inherit: claude::INHERIT, set: ours.chain(owners).collect() }
 }

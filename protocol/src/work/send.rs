@@ -115,10 +115,15 @@ impl Work {
         if session.turn.is_some() || session.is_starting {
             return draft.refuse(cx, &busy());
         }
+        let Some(provider) = session.provider else {
+            let why = format!("this daemon does not know `{}`", session.record.provider);
+            let error = RpcError::new(-32002, "provider_not_available", why);
+            return draft.refuse(cx, &error.hint("update clawd, or use another session"));
+        };
         session.is_starting = true;
         session.is_start_cancelled = false;
         session.client_id.clone_from(&draft.client_id);
-        self.with_provider(cx, Waiter::Send(draft));
+        self.with_provider(cx, provider, Waiter::Send(draft));
     }
 
     /// The provider has answered: write the message down, and an empty answer to it.
@@ -223,14 +228,21 @@ impl Work {
 
     /// There is a bound on agents: one that has nothing to do makes room.
     fn make_room(&mut self, cx: &mut Ctx<'_>, id: SessionId) -> Result<(), RpcError> {
-        let has_agent = self.sessions.get(&id).is_some_and(|session| session.agent.is_some());
+        let session = self.sessions.get(&id);
+        let has_agent = session.is_some_and(|session| session.agent.is_some());
+        let may_share = |provider| self.with_room(cx, provider).is_some();
         let is_beginning = |it: &&Session| it.turn.is_some() && it.agent.is_none();
         let beginning = self.sessions.values().filter(is_beginning).count();
         let at_work = self.agents.len().saturating_add(beginning);
-        if has_agent || at_work < cx.engine.config.limits.agents_max {
+        if has_agent
+            || at_work < cx.engine.config.limits.agents_max
+            || session.and_then(|session| session.provider).is_some_and(may_share)
+        {
             return Ok(());
         }
-        let is_idle = |agent: &Agent| !agent.is_ending && !self.has_turn(agent.session);
+        let is_idle = |agent: &Agent| {
+            !agent.is_ending && !agent.seats.values().any(|seat| self.has_turn(seat.session))
+        };
         let idle = self.agents.iter().find(|(_, agent)| is_idle(agent));
         let Some(proc) = idle.map(|(proc, _)| *proc) else {
             return Err(session_limit("too many agents are at work", "wait for one to finish"));

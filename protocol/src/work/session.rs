@@ -13,14 +13,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::approval::{OpenCall, end_calls};
-use super::provider::Waiter;
+use super::provider::{Waiter, named};
 use super::send;
 use super::turn::Turn;
 use super::{After, Asked, Before, Then, Work, raw, status_changed, view};
 use crate::access::account::empty;
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
-use crate::agent::claude;
+use crate::agent::{Lane, Provider, is_model};
 use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::error::PathFault;
 use crate::contract::id::{ProcId, SessionId, ToolCallId};
@@ -36,7 +36,10 @@ use crate::wire::rpc::RpcError;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) record: SessionRecord,
-    pub(super) agent: Option<ProcId>,
+    /// `None` for one that this daemon does not know.
+    pub(super) provider: Option<Provider>,
+    /// The process that carries its conversation, and where in it.
+    pub(super) agent: Option<(ProcId, Lane)>,
     pub(super) turn: Option<Turn>,
     /// A message has come and waits for the provider; no other may come.
     pub(super) is_starting: bool,
@@ -60,8 +63,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) const fn new(record: SessionRecord) -> Self {
+    pub(super) fn new(record: SessionRecord) -> Self {
         Self {
+            provider: Provider::from_name(&record.provider),
             record,
             agent: None,
             turn: None,
@@ -78,6 +82,10 @@ impl Session {
         }
     }
 
+    pub(super) fn process(&self) -> Option<ProcId> {
+        self.agent.map(|(proc, _)| proc)
+    }
+
     pub(super) fn waiting_calls(&self) -> usize {
         self.calls.values().filter(|call| call.is_waiting()).count()
     }
@@ -92,12 +100,17 @@ impl Session {
 pub(super) struct Draft {
     call: Call,
     wish: Wish,
+    /// The providers that are tried if the first one cannot be used.
+    others: &'static [Provider],
+    /// Why it cannot.
+    refusal: Option<RpcError>,
 }
 
 /// What its maker wants it to be.
 #[derive(Debug)]
 struct Wish {
     repo_path: String,
+    provider: Option<Provider>,
     title: Option<String>,
     model: Option<String>,
     first: Option<String>,
@@ -118,7 +131,8 @@ impl Work {
             Ok(wish) => {
                 let timeout = cx.engine.config.limits.directory_timeout;
                 let question = Question::Directory { path: wish.repo_path.clone() };
-                self.ask(cx, question, timeout, Asked::Directory(Draft { call, wish }));
+                let draft = Draft { call, wish, others: &[], refusal: None };
+                self.ask(cx, question, timeout, Asked::Directory(draft));
             }
             Err(error) => cx.refuse(call, &error),
         }
@@ -126,12 +140,7 @@ impl Work {
 
     fn read_wish(&self, cx: &Ctx<'_>, params: &Params<'_>) -> Result<Wish, RpcError> {
         let limits = &cx.engine.config.limits;
-        let provider = params.text("provider")?;
-        if provider.is_some_and(|name| name != claude::NAME) {
-            let why = "this daemon runs `claude` only";
-            return Err(RpcError::new(-32002, "provider_not_available", why)
-                .hint("leave `provider` out, or say `claude`"));
-        }
+        let provider = named(params)?;
         self.check_room(limits.sessions_max)?;
         let repo_path = params.need_text("repoPath")?;
         if !repo_path.starts_with('/') && !is_windows_absolute(&repo_path) {
@@ -143,7 +152,7 @@ impl Work {
         if let Some(text) = &first {
             super::send::check_prompt(cx, "initialMessage", text)?;
         }
-        Ok(Wish { repo_path, title, model, first })
+        Ok(Wish { repo_path, provider, title, model, first })
     }
 
     fn check_room(&self, sessions_max: usize) -> Result<(), RpcError> {
@@ -154,7 +163,7 @@ impl Work {
     }
 
     pub(super) fn on_directory(&mut self, cx: &mut Ctx<'_>, draft: Draft, answer: Answer) {
-        let Draft { call, mut wish } = draft;
+        let Draft { call, mut wish, .. } = draft;
         let Some(call) = cx.still_welcome(call) else { return };
         let checked = match answer.directory() {
             Ok(Ok(path)) => check_protected(cx, &path).map(|()| path),
@@ -164,16 +173,31 @@ impl Work {
         match checked {
             Ok(path) => {
                 wish.repo_path = path;
-                self.with_provider(cx, Waiter::Create(Draft { call, wish }));
+                let wanted = wish.provider.map_or(Provider::PREFERRED, Provider::alone);
+                let Some((first, others)) = wanted.split_first() else { return };
+                let draft = Draft { call, wish, others, refusal: None };
+                self.with_provider(cx, *first, Waiter::Create(draft));
             }
             Err(error) => cx.refuse(call, &error),
         }
     }
 
-    /// The provider has answered.
-    pub(super) fn create(&mut self, cx: &mut Ctx<'_>, draft: Draft, ready: Result<(), RpcError>) {
-        let Draft { call, wish } = draft;
+    /// The provider has answered. If it cannot be used and its maker did not insist on it, another one may do.
+    pub(super) fn create(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        mut draft: Draft,
+        provider: Provider,
+        ready: Result<(), RpcError>,
+    ) {
+        if let (Err(error), Some((next, others))) = (&ready, draft.others.split_first()) {
+            draft.others = others;
+            draft.refusal.get_or_insert_with(|| error.clone());
+            return self.with_provider(cx, *next, Waiter::Create(draft));
+        }
+        let Draft { call, wish, refusal, .. } = draft;
         // Others may have come first while this one waited for the world.
+        let ready = ready.map_err(|error| refusal.unwrap_or(error));
         if let Err(error) =
             ready.and_then(|()| self.check_room(cx.engine.config.limits.sessions_max))
         {
@@ -187,14 +211,14 @@ impl Work {
             id,
             repo_path: wish.repo_path,
             title,
-            provider: claude::NAME.to_string(),
+            provider: provider.name().to_string(),
             status: SessionStatus::Idle,
             created_at: at,
             updated_at: at,
             message_count: 0,
             model: None,
             model_override: wish.model,
-            agent_session: cx.engine.entropy.uuid().to_string(),
+            agent_session: new_conversation(cx, provider),
             agent_resumable: false,
             usage: Usage::default(),
         });
@@ -323,8 +347,8 @@ impl Work {
         for timer in [Timer::Stream(id), Timer::Interrupt(id), Timer::AgentIdle(id)] {
             cx.engine.timers.disarm(timer);
         }
-        if let Some(proc) = session.agent.take() {
-            self.kill_agent(cx, proc);
+        if let Some(seat) = session.agent.take() {
+            self.vacate(cx, seat);
         }
         for echo in core::mem::take(&mut session.echoes) {
             echo.refuse(cx, &not_found());
@@ -387,12 +411,18 @@ fn checked_title(cx: &Ctx<'_>, title: String) -> Result<String, RpcError> {
 }
 
 fn checked_model(model: String) -> Result<String, RpcError> {
-    let conversation = uuid::Uuid::nil().to_string();
-    let launch = claude::Launch { conversation: &conversation, resume: false, model: Some(&model) };
-    match claude::launch(launch) {
-        Ok(_) => Ok(model),
-        Err(_) => Err(RpcError::bad_params("model", "is not the name of a model")),
+    if is_model(&model) {
+        return Ok(model);
     }
+    Err(RpcError::bad_params("model", "is not the name of a model"))
+}
+
+/// What the agent is to call a new conversation; empty where it chooses that itself.
+pub(super) fn new_conversation(cx: &mut Ctx<'_>, provider: Provider) -> String {
+    if provider.names_conversations() {
+        return String::new();
+    }
+    cx.engine.entropy.uuid().to_string()
 }
 
 /// No session works in, or above, what protects the owner (security J4).

@@ -18,22 +18,19 @@ use alloc::vec;
 
 use super::approval::READ_ONLY;
 use super::send::created;
-use super::session::session_param;
+use super::session::{Session, session_param};
 use super::{After, Work, status_changed};
 use crate::access::account::empty;
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
-use crate::agent::claude;
 use crate::agent::event::AgentEvent;
+use crate::agent::{Provider, Say};
 use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{MessageId, ProcId, SessionId};
 use crate::contract::record::{Author, MessageRecord, Progress, SessionStatus};
 use crate::engine::Timer;
 use crate::wire::event::Event;
 use crate::wire::params::Params;
-
-/// Lines in one turn that are not stream-json before the program is no longer believed to be claude.
-const GARBAGE_MAX: u32 = 32;
 
 /// A turn that is under way.
 #[derive(Debug)]
@@ -123,7 +120,9 @@ impl Work {
     ) {
         let bytes_max = cx.engine.config.limits.message_text_max;
         match event {
-            AgentEvent::Began { model, .. } => self.on_began(cx, id, model),
+            AgentEvent::Began { conversation, model, .. } => {
+                self.on_began(cx, id, conversation, model);
+            }
             AgentEvent::Text { delta } => {
                 self.edit(cx, id, |turn| turn.stream(delta, bytes_max));
             }
@@ -138,36 +137,46 @@ impl Work {
                 self.on_tool_ended(cx, id, tool, output, is_error);
             }
             AgentEvent::AboutToUse { request, tool } => {
-                let reply = match READ_ONLY.contains(&tool) {
-                    true => claude::may_decide(request),
-                    false => claude::must_ask(request),
+                let request = String::from(request);
+                let say = match READ_ONLY.contains(&tool) {
+                    true => Say::MayDecide { request },
+                    false => Say::MustAsk { request },
                 };
-                self.feed(cx, proc, reply);
+                self.say(cx, proc, say);
             }
             AgentEvent::Asked { request, tool_id, tool, input, .. } => {
                 self.on_asked(cx, id, request, tool_id, tool, input);
             }
             AgentEvent::AskWithdrawn { request } => self.on_ask_withdrawn(cx, id, request),
-            AgentEvent::UnknownRequest { request, why } => {
-                self.feed(cx, proc, claude::error_reply(request, why));
-            }
             AgentEvent::Retrying { attempt, max, delay_ms, status } => {
                 self.on_retrying(cx, id, attempt, max, delay_ms, status);
             }
             AgentEvent::TurnEnded(end) => self.on_turn_ended(cx, id, proc, &end),
-            AgentEvent::Garbage => self.on_garbage(cx, id, proc),
-            AgentEvent::Replied { .. } | AgentEvent::Ignored => {}
+            AgentEvent::Garbage
+            | AgentEvent::UnknownRequest { .. }
+            | AgentEvent::Replied { .. }
+            | AgentEvent::Ignored => {}
         }
     }
 
     /// A turn begins; one that nobody asked for, such as after a background task, gets an answer of its own.
-    fn on_began(&mut self, cx: &mut Ctx<'_>, id: SessionId, model: Option<&str>) {
+    fn on_began(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        id: SessionId,
+        conversation: &str,
+        model: Option<&str>,
+    ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let is_new = !core::mem::replace(&mut session.record.agent_resumable, true);
+        if is_new && session.provider.is_some_and(Provider::names_conversations) {
+            session.record.agent_session = String::from(conversation);
+        }
         session.record.model = model.map(String::from).or(session.record.model.take());
         if session.turn.is_some() {
             if is_new {
-                // Before the turn ends: were the daemon killed in it, claude would refuse to begin this id once more.
+                // Before the turn ends: were the daemon killed in it, the conversation would be lost, or claude would
+                // refuse to begin this id once more.
                 let changes = vec![Change::PutSession(session.record.clone())];
                 let after = After { session: Some(id), ..After::default() };
                 self.store(cx, changes, Sync::Process, after);
@@ -209,22 +218,6 @@ impl Work {
             waiting_for: session.waiting_for(),
             reason: Some(&reason),
         });
-    }
-
-    fn on_garbage(&mut self, cx: &mut Ctx<'_>, id: SessionId, proc: ProcId) {
-        let Some(agent) = self.agents.get_mut(&proc) else { return };
-        agent.garbage = agent.garbage.saturating_add(1);
-        if agent.garbage > GARBAGE_MAX {
-            let why = "claude printed what is not stream-json";
-            self.fail_turn(
-                cx,
-                id,
-                "agent_failed",
-                why,
-                "is it the real one? see `clawd provider list`",
-            );
-            self.kill_agent(cx, proc);
-        }
     }
 
     // --- streaming ----------------------------------------------------------------------------------------------
@@ -296,15 +289,15 @@ impl Work {
     }
 
     pub(super) fn interrupt(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
-        let Some(proc) = self.sessions.get(&id).and_then(|session| session.agent) else { return };
+        let seat = self.sessions.get(&id).and_then(|session| session.agent);
+        let Some((proc, lane)) = seat else { return };
         let at = cx.engine.now.mono + cx.engine.config.limits.interrupt_timeout;
         cx.engine.timers.arm_once(Timer::Interrupt(id), at);
-        let request = format!("clawd-{}", cx.engine.entropy.base62(12));
-        self.feed(cx, proc, claude::interrupt(&request));
+        self.say(cx, proc, Say::Interrupt(lane));
     }
 
     pub(crate) fn on_interrupt_late(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
-        if let Some(proc) = self.sessions.get(&id).and_then(|session| session.agent) {
+        if let Some(proc) = self.sessions.get(&id).and_then(Session::process) {
             self.kill_agent(cx, proc);
         }
     }

@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 
 use uuid::Uuid;
 
+use crate::agent::lane::{Opening, is_model};
+
 /// The program's name in `PATH`.
 pub const NAME: &str = "claude";
 
@@ -55,20 +57,6 @@ const ARGS: &[&str] = &[
     "--strict-mcp-config",
 ];
 
-/// Longest name of a model, in bytes.
-const MODEL_BYTES_MAX: usize = 200;
-
-/// What differs from one start to the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Launch<'a> {
-    /// The conversation's id, a UUID of our choice.
-    pub conversation: &'a str,
-    /// The conversation exists: continue it.
-    pub resume: bool,
-    /// The model that the owner asked for.
-    pub model: Option<&'a str>,
-}
-
 /// A value that must not become an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchFault {
@@ -82,13 +70,13 @@ pub enum LaunchFault {
 ///
 /// # Errors
 /// A value cannot be passed on safely.
-pub fn launch(launch: Launch<'_>) -> Result<Vec<String>, LaunchFault> {
+pub fn launch(opening: &Opening<'_>) -> Result<Vec<String>, LaunchFault> {
     let conversation =
-        Uuid::try_parse(launch.conversation).map_err(|_| LaunchFault::Conversation)?;
+        Uuid::try_parse(opening.conversation).map_err(|_| LaunchFault::Conversation)?;
     let mut args: Vec<String> = ARGS.iter().map(ToString::to_string).collect();
-    args.push(if launch.resume { "--resume" } else { "--session-id" }.to_string());
+    args.push(if opening.resume { "--resume" } else { "--session-id" }.to_string());
     args.push(conversation.to_string());
-    if let Some(model) = launch.model {
+    if let Some(model) = opening.model {
         if !is_model(model) {
             return Err(LaunchFault::Model);
         }
@@ -96,13 +84,6 @@ pub fn launch(launch: Launch<'_>) -> Result<Vec<String>, LaunchFault> {
         args.push(model.to_string());
     }
     Ok(args)
-}
-
-/// Names as they are seen: `opus`, `claude-opus-5-5[1m]`, `us.anthropic.claude-…-v1:0`, `arn:aws:bedrock:…/…`.
-fn is_model(name: &str) -> bool {
-    name.len() <= MODEL_BYTES_MAX
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:/@[]".contains(c))
 }
 
 /// Whether a claude that ended said that it knows the conversation already: then it is to be resumed, not begun. It says
@@ -120,18 +101,22 @@ mod tests {
 
     const ID: &str = "0b51a5a1-3f9b-4c53-9a77-6d0c6a8ee001";
 
+    fn opening<'a>(conversation: &'a str, resume: bool, model: Option<&'a str>) -> Opening<'a> {
+        Opening { conversation, resume, cwd: "/repo", model }
+    }
+
     #[test]
     fn a_conversation_is_begun_under_our_id_and_continued_under_the_same() {
-        let begun = launch(Launch { conversation: ID, resume: false, model: None }).unwrap();
+        let begun = launch(&opening(ID, false, None)).unwrap();
         assert_eq!(begun[ARGS.len()..], ["--session-id", ID]);
         let model = Some("claude-opus-5-5[1m]");
-        let resumed = launch(Launch { conversation: ID, resume: true, model }).unwrap();
+        let resumed = launch(&opening(ID, true, model)).unwrap();
         assert_eq!(resumed[ARGS.len()..], ["--resume", ID, "--model", "claude-opus-5-5[1m]"]);
     }
 
     #[test]
     fn h1_claude_always_asks_and_never_skips() {
-        let args = launch(Launch { conversation: ID, resume: false, model: None }).unwrap();
+        let args = launch(&opening(ID, false, None)).unwrap();
         for pair in [
             ["--permission-prompt-tool", "stdio"],
             ["--permission-mode", "default"],
@@ -147,12 +132,12 @@ mod tests {
     fn i1_values_that_could_be_read_as_options_are_refused() {
         for model in ["", "-x", "--mcp-config=/tmp/x", "a b", "a\n", "a\0", "é", &"m".repeat(201)]
         {
-            let start = Launch { conversation: ID, resume: false, model: Some(model) };
-            assert_eq!(launch(start), Err(LaunchFault::Model), "{model:?}");
+            let start = opening(ID, false, Some(model));
+            assert_eq!(launch(&start), Err(LaunchFault::Model), "{model:?}");
         }
         for conversation in ["", "-p", "latest", "../x"] {
-            let start = Launch { conversation, resume: true, model: None };
-            assert_eq!(launch(start), Err(LaunchFault::Conversation), "{conversation:?}");
+            let start = opening(conversation, true, None);
+            assert_eq!(launch(&start), Err(LaunchFault::Conversation), "{conversation:?}");
         }
     }
 
@@ -166,8 +151,8 @@ mod tests {
     proptest! {
         #[test]
         fn i1_no_model_becomes_an_option(model in any::<String>()) {
-            let start = Launch { conversation: ID, resume: false, model: Some(&model) };
-            if let Ok(args) = launch(start) {
+            let start = opening(ID, false, Some(&model));
+            if let Ok(args) = launch(&start) {
                 prop_assert_eq!(&args[ARGS.len() + 2..], &vec!["--model".to_string(), model.clone()][..]);
                 prop_assert!(!model.starts_with('-'));
             }

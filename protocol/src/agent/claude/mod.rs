@@ -7,12 +7,14 @@
 //! ignored, unknown *requests* are told, because claude waits for an answer to them for ever · a tool runs with exactly
 //! the input it was asked for with.
 
+mod dialect;
 mod launch;
 mod parse;
 mod probe;
 mod speak;
 
-pub use launch::{INHERIT, Launch, LaunchFault, NAME, SET, knows_conversation, launch};
+pub use dialect::Claude;
+pub use launch::{INHERIT, LaunchFault, NAME, SET, knows_conversation, launch};
 pub use parse::parse;
 pub use probe::{probe_runs, read_probe};
 pub use speak::{

@@ -16,7 +16,7 @@ use super::super::{After, Asked, Then, Work, status_changed};
 use super::{created, fingerprint, forget_timers, updated};
 use crate::access::ctx::Ctx;
 use crate::access::peers::{Call, Caller};
-use crate::agent::claude;
+use crate::agent::Say;
 use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::id::{DeviceId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
@@ -190,7 +190,7 @@ impl Work {
     /// The decision is on disk: now the agent hears of it, and whoever made it hears that it did.
     pub(in crate::work) fn deliver(&mut self, cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let proc = session.agent;
+        let proc = session.process();
         let Some(call) = session.calls.get_mut(&tool) else { return };
         let waiting = call.waiting.take();
         let Some(decision) = &call.record.decision else { return };
@@ -204,14 +204,15 @@ impl Work {
         if is_allow && decision.kind == DecisionKind::AllowSession {
             session.grants.insert(fingerprint(&call.record), decision.by.clone());
         }
-        let line = if is_allow {
-            claude::allow(&request, &call.record.input)
+        let say = if is_allow {
+            Say::Allow { request, input: call.record.input.clone() }
         } else if call.is_void {
-            claude::deny(&request, "The device that allowed this is no longer trusted.", false)
+            let message = String::from("The device that allowed this is no longer trusted.");
+            Say::Deny { request, message }
         } else {
-            claude::deny(&request, &call.message, false)
+            Say::Deny { request, message: call.message.clone() }
         };
-        self.feed(cx, proc, line);
+        self.say(cx, proc, say);
         if let Some(waiting) = waiting {
             let result = if is_allow { APPROVED } else { REJECTED };
             self.answer_when_taken(cx, proc, waiting, result);
