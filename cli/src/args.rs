@@ -1,11 +1,20 @@
 //! What may be typed.
 //!
-//! Owns names, flags and help texts; refuses to know what the commands do.
+//! Owns names, flags and help texts; refuses to know what the commands do. What every command takes and the list of all
+//! commands are here; what each one takes is in the module of its area.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use access::{Device, Pair, Token};
+pub(crate) use daemon::{Provider, Serve};
+pub(crate) use sessions::{Run, Session};
+
+mod access;
+mod daemon;
+mod sessions;
 
 const TEMPLATE: &str = "\
 {name} — {about}
@@ -88,27 +97,6 @@ pub(crate) enum Color {
     Never,
 }
 
-/// What a device may do; each may also do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
-    Read,
-    Approve,
-    Full,
-    Admin,
-}
-
-impl Role {
-    /// As the daemon calls it.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Approve => "approve",
-            Self::Full => "full",
-            Self::Admin => "admin",
-        }
-    }
-}
-
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -159,150 +147,6 @@ rpc: session.create, session.sendMessage, tool.approve, tool.reject, session.can
         /// A command or a topic
         topic: Vec<String>,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Serve {
-    /// A parent waits on stdout for one line that says how the start went.
-    #[arg(long, hide = true)]
-    pub(crate) detached: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Pair {
-    /// What the device may do: read, approve, full or admin
-    #[arg(long, value_name = "ROLE", hide_possible_values = true)]
-    pub(crate) role: Option<Role>,
-    /// Draw with `##` instead of half blocks
-    #[arg(long)]
-    pub(crate) ascii: bool,
-    /// Allow pairing again after too many wrong codes had turned it off
-    #[arg(long)]
-    pub(crate) unlock: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Run {
-    /// The agent to run
-    #[arg(short, long)]
-    pub(crate) provider: Option<String>,
-    /// Where it works [default: here]
-    #[arg(short = 'C', long = "dir", value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-    /// The model it uses
-    #[arg(long)]
-    pub(crate) model: Option<String>,
-    /// What to say to it; `-` reads it from stdin
-    #[arg(required = true, value_name = "PROMPT")]
-    pub(crate) prompt: Vec<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Session {
-    /// List sessions, newest first
-    #[command(alias = "ls", after_help = "rpc: session.list")]
-    List,
-    /// Show a session and the end of its conversation
-    #[command(after_help = "rpc: session.get, session.getMessages")]
-    Show {
-        /// An id, or a unique beginning of one
-        id: String,
-        /// How many messages
-        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
-        limit: u16,
-    },
-    /// Create a session
-    #[command(after_help = "rpc: session.create")]
-    Create {
-        /// Where the agent works [default: here]
-        dir: Option<PathBuf>,
-        /// The agent to run
-        #[arg(short, long)]
-        provider: Option<String>,
-        /// Its title
-        #[arg(long)]
-        title: Option<String>,
-        /// The model it uses
-        #[arg(long)]
-        model: Option<String>,
-    },
-    /// Delete a session and its history
-    #[command(alias = "rm", after_help = "rpc: session.delete")]
-    Delete {
-        /// An id, or a unique beginning of one
-        id: String,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Device {
-    /// List paired devices
-    #[command(alias = "ls", after_help = "rpc: device.list")]
-    List {
-        /// Revoked ones too
-        #[arg(long)]
-        all: bool,
-    },
-    /// Give a device another name
-    #[command(after_help = "rpc: device.rename")]
-    Rename {
-        /// An id, or a unique beginning of one
-        id: String,
-        /// The new name
-        name: String,
-    },
-    /// Shut a device out, at once and for ever
-    #[command(alias = "rm", after_help = "rpc: device.revoke")]
-    Revoke {
-        /// An id, or a unique beginning of one
-        id: String,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
-    /// Change what a device may do
-    #[command(after_help = "rpc: device.setRole")]
-    Role {
-        /// An id, or a unique beginning of one
-        id: String,
-        /// read, approve, full or admin
-        #[arg(hide_possible_values = true)]
-        role: Role,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Token {
-    /// Print the local token, and nothing else
-    Show,
-    /// Show a QR code that pairs one device, once
-    #[command(after_help = "rpc: daemon.pairPin")]
-    Qr {
-        /// Draw the local token itself instead: whoever photographs it owns this machine
-        #[arg(long)]
-        token: bool,
-        /// Do not ask
-        #[arg(short, long, requires = "token")]
-        yes: bool,
-        /// Draw with `##` instead of half blocks
-        #[arg(long)]
-        ascii: bool,
-    },
-    /// Replace the local token; every client that uses it is disconnected
-    #[command(after_help = "rpc: daemon.rotateToken")]
-    Rotate,
-    /// Print where the token is kept
-    Path,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Provider {
-    /// List agent CLIs, their versions and logins
-    #[command(alias = "ls", after_help = "rpc: daemon.providers")]
-    List,
 }
 
 /// Reads the command line of this process. Wrong usage is a message by clap and exit code 2.

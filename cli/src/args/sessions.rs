@@ -1,0 +1,61 @@
+//! Sessions and what is said in them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The agent to run
+    #[arg(short, long)]
+    pub(crate) provider: Option<String>,
+    /// Where it works [default: here]
+    #[arg(short = 'C', long = "dir", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The model it uses
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// What to say to it; `-` reads it from stdin
+    #[arg(required = true, value_name = "PROMPT")]
+    pub(crate) prompt: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Session {
+    /// List sessions, newest first
+    #[command(alias = "ls", after_help = "rpc: session.list")]
+    List,
+    /// Show a session and the end of its conversation
+    #[command(after_help = "rpc: session.get, session.getMessages")]
+    Show {
+        /// An id, or a unique beginning of one
+        id: String,
+        /// How many messages
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+        limit: u16,
+    },
+    /// Create a session
+    #[command(after_help = "rpc: session.create")]
+    Create {
+        /// Where the agent works [default: here]
+        dir: Option<PathBuf>,
+        /// The agent to run
+        #[arg(short, long)]
+        provider: Option<String>,
+        /// Its title
+        #[arg(long)]
+        title: Option<String>,
+        /// The model it uses
+        #[arg(long)]
+        model: Option<String>,
+    },
+    /// Delete a session and its history
+    #[command(alias = "rm", after_help = "rpc: session.delete")]
+    Delete {
+        /// An id, or a unique beginning of one
+        id: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
