@@ -11,6 +11,9 @@ use crate::child::{Child, Script};
 /// Where the agent's program is.
 pub const CLAUDE: &str = "/opt/claude/bin/claude";
 
+/// Where the demo is: clawd itself.
+pub const DEMO: &str = "/opt/clawd/bin/clawd";
+
 /// The state of the agent's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claude {
@@ -62,6 +65,11 @@ impl Machine {
     }
 
     pub(crate) fn probe(&self, runs: &[Vec<String>]) -> Result<Probe, ProgramFault> {
+        if runs.iter().flatten().any(|arg| arg == "demo-agent") {
+            let stdout = "0.0.0 (clawd demo)\n".to_owned();
+            let run = Run { code: Some(0), stdout, stderr: String::new() };
+            return Ok(Probe { path: DEMO.to_owned(), runs: vec![run] });
+        }
         let is_in = match self.claude {
             Claude::Ready => true,
             Claude::LoggedOut => false,
@@ -71,10 +79,7 @@ impl Machine {
             }
         };
         let run = |args: &Vec<String>| {
-            if args.iter().any(|arg| arg == "demo-agent") {
-                let stdout = "0.0.0 (clawd demo)\n".to_owned();
-                Run { code: Some(0), stdout, stderr: String::new() }
-            } else if args.iter().any(|arg| arg == "auth") {
+            if args.iter().any(|arg| arg == "auth") {
                 let method = if is_in { "claude.ai" } else { "none" };
                 Run {
                     code: Some(i32::from(!is_in)),

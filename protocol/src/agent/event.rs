@@ -127,6 +127,8 @@ pub struct TurnEnd<'a> {
     pub outcome: Outcome,
     /// The HTTP status of the model's provider, if it was at fault.
     pub api_status: Option<u16>,
+    /// How long the model's provider asks to be left alone, if it was asked too much and says so.
+    pub retry_after_ms: Option<u64>,
     /// What went wrong, in the agent's words; empty when nothing did.
     pub error: &'a str,
     /// Tokens and money so far; `None` if not told. A total, never to be added up. It goes on over restarts of the agent

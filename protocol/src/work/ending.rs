@@ -35,6 +35,17 @@ pub(super) enum Ending<'a> {
     },
 }
 
+impl Ending<'static> {
+    /// The model's provider does not accept the credentials.
+    pub(super) const fn refused(provider: Provider) -> Self {
+        Self::Failed {
+            kind: "provider_not_available",
+            why: "the model's provider refuses the credentials (HTTP 401)",
+            hint: provider.login_hint(),
+        }
+    }
+}
+
 impl Work {
     pub(super) fn on_turn_ended(
         &mut self,
@@ -54,13 +65,18 @@ impl Work {
             session.record.agent_session = new_conversation(cx, provider);
             session.record.agent_resumable = false;
         }
-        if end.is_not_logged_in {
+        let Some(turn) = &session.turn else { return };
+        if end.is_not_logged_in || turn.is_refused {
             self.providers.doubt(provider);
         }
-        let is_cancelled = session.turn.as_ref().is_some_and(|turn| turn.is_cancelled);
+        if end.api_status == Some(429) {
+            let wait_ms = end.retry_after_ms.or(turn.retry_after_ms);
+            self.providers.rest(cx, provider, wait_ms);
+        }
         let ending = match end.outcome {
             Outcome::Completed => Ending::Completed,
-            _ if is_cancelled => Ending::Cancelled,
+            _ if turn.is_cancelled => Ending::Cancelled,
+            _ if turn.is_refused => Ending::refused(provider),
             Outcome::Interrupted => Ending::Cancelled,
             Outcome::ApiError | Outcome::Failed => failure(provider, end),
         };

@@ -281,6 +281,8 @@ impl Work {
         let Some(turn) = &session.turn else { return };
         if turn.is_cancelled {
             self.finish_turn(cx, id, Ending::Cancelled);
+        } else if turn.is_refused {
+            self.finish_turn(cx, id, Ending::refused(agent.provider));
         } else if agent.is_ending && turn.prompt.is_some() {
             self.take_seat(cx, id);
         } else {

@@ -44,6 +44,8 @@ struct Known {
     state: ProviderState,
     known_at: Option<Instant>,
     is_asked: bool,
+    /// Until then it has been asked too much.
+    rests_until: Option<Instant>,
     waiting: Vec<Waiter>,
 }
 
@@ -112,6 +114,24 @@ impl Known {
 impl Providers {
     pub(super) fn path(&self, provider: Provider) -> Option<&str> {
         self.table.get(&provider)?.state.path.as_deref()
+    }
+
+    /// It has been asked too much, and said for how long it wants to be left alone.
+    pub(super) fn rest(&mut self, cx: &Ctx<'_>, provider: Provider, wait_ms: Option<u64>) {
+        let until = wait_ms.map(|wait_ms| cx.engine.now.mono + Duration::from_millis(wait_ms));
+        self.known(provider).rests_until = until;
+    }
+
+    /// Whether it may be asked again.
+    pub(super) fn rested(&mut self, cx: &Ctx<'_>, provider: Provider) -> Result<(), RpcError> {
+        let now = cx.engine.now.mono;
+        let Some(until) = self.known(provider).rests_until.filter(|until| *until > now) else {
+            return Ok(());
+        };
+        let why = format!("{} has been asked too much", provider.name());
+        Err(RpcError::new(-32003, "provider_rate_limited", why)
+            .hint("try again later, or use another provider")
+            .retry_after(until.since(now)))
     }
 
     /// The next caller looks again.

@@ -198,6 +198,9 @@ impl Work {
         if session.turn.is_some() {
             return Err(busy());
         }
+        if let Some(provider) = session.provider {
+            self.providers.rested(cx, provider)?;
+        }
         self.make_room(cx, id)
     }
 

@@ -42,6 +42,10 @@ pub(super) struct Turn {
     /// What streams, and is not finished.
     provisional: String,
     pub(super) is_cancelled: bool,
+    /// The model's provider refuses the credentials: that it is asked again and again will not change.
+    pub(super) is_refused: bool,
+    /// How long the agent last meant to wait before it asked again.
+    pub(super) retry_after_ms: Option<u64>,
     /// The process must not get another turn.
     pub(super) is_last: bool,
     is_cut: bool,
@@ -71,6 +75,8 @@ impl Turn {
             prompt,
             provisional: String::new(),
             is_cancelled: false,
+            is_refused: false,
+            retry_after_ms: None,
             is_last: false,
             is_cut: false,
             is_unkept: false,
@@ -199,8 +205,9 @@ impl Work {
         self.store(cx, changes, Sync::Process, after);
     }
 
+    /// The agent asks again. People are told, and a refusal of the credentials ends the turn: claude would go on for minutes.
     fn on_retrying(
-        &self,
+        &mut self,
         cx: &mut Ctx<'_>,
         id: SessionId,
         attempt: u32,
@@ -208,7 +215,11 @@ impl Work {
         delay_ms: u64,
         status: Option<u16>,
     ) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(turn) = &mut session.turn else { return };
+        turn.retry_after_ms = Some(delay_ms);
+        let is_new_refusal = status == Some(401) && !turn.is_refused;
+        turn.is_refused |= is_new_refusal;
         let cause = status.map_or_else(|| String::from("no answer"), |code| format!("HTTP {code}"));
         let reason = format!("retry {attempt} of {max} in {delay_ms} ms ({cause})");
         cx.tell_in_passing(&Event::StatusChanged {
@@ -218,6 +229,9 @@ impl Work {
             waiting_for: session.waiting_for(),
             reason: Some(&reason),
         });
+        if is_new_refusal {
+            self.interrupt(cx, id);
+        }
     }
 
     // --- streaming ----------------------------------------------------------------------------------------------

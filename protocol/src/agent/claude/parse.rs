@@ -369,6 +369,7 @@ fn on_result(line: &Line<'_>, tell: Tell<'_>) {
     tell(AgentEvent::TurnEnded(TurnEnd {
         outcome,
         api_status: status,
+        retry_after_ms: None,
         error: &error,
         usage: usage(line),
         is_not_found: error.starts_with("No conversation found"),
