@@ -5,7 +5,7 @@
 #   CLAWD_BIN=…   the daemon to test (default: target/debug/clawd)
 #   CLAUDE_BIN=…  a claude that is there already (default: installed into target/real-agents)
 #
-# Where that cannot be had it says SKIPPED, loudly, and succeeds; every other failure is one.
+# Names of stories as arguments play only those. Where that cannot be had it says SKIPPED, loudly, and succeeds; every other failure is one.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -50,4 +50,4 @@ TMPDIR=$(mktemp -d)
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 # A world of processes of its own as well, so that whatever happens nothing of it is left.
-$alone python3 "$here/real_agents/run.py" "$(readlink -f "$clawd")" "$claude"
+$alone python3 "$here/real_agents/run.py" "$(readlink -f "$clawd")" claude "$claude" "$@"

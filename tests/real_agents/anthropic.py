@@ -1,12 +1,5 @@
 """A stand-in for the Anthropic Messages API, as far as claude uses it in these tests.
 
-What it answers is scripted by the person's last message, so it keeps nothing between requests:
-
-    say TEXT      answers TEXT
-    stream N      answers N words, 50 ms apart
-    run CMD       calls Bash with CMD; when the result comes, answers `tool said: …`
-    recall        answers all earlier messages of the person, which shows what claude has kept
-
 A request without tools is one of claude's own (titles and the like): it gets one word.
 """
 
@@ -16,12 +9,15 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import script
+
 USAGE = {
     "input_tokens": 100,
     "cache_creation_input_tokens": 0,
     "cache_read_input_tokens": 0,
     "output_tokens": 20,
 }
+ERRORS = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
 
 
 def blocks(message):
@@ -36,34 +32,40 @@ def said(message):
     return [text for text in texts if not text.lstrip().startswith("<")]
 
 
-def answer(messages):
-    """The block to answer with, and the seconds between its words."""
+def read(messages):
+    """What the person typed, and the result of the last tool if nothing was said since."""
     person = [message for message in messages if message["role"] == "user"]
     results = [block for block in blocks(person[-1]) if block["type"] == "tool_result"]
-    if results:
-        content = results[-1].get("content", "")
-        if not isinstance(content, str):
-            content = " ".join(block.get("text", "") for block in content)
-        return {"type": "text", "text": f"tool said: {content}"}, 0
-    typed = [text for message in person for text in said(message)]
-    word, _, rest = (typed[-1] if typed else "").partition(" ")
-    if word == "run":
-        tool = {"command": rest, "description": "as scripted"}
-        return {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex}", "name": "Bash", "input": tool}, 0
-    if word == "stream":
-        return {"type": "text", "text": " ".join(f"word{n}" for n in range(int(rest)))}, 0.05
-    if word == "recall":
-        return {"type": "text", "text": "you said: " + " | ".join(typed[:-1])}, 0
-    return {"type": "text", "text": rest if word == "say" else f"unscripted: {typed[-1:]}"}, 0
+    result = None
+    if results and not said(person[-1]):
+        result = results[-1].get("content", "")
+        if not isinstance(result, str):
+            result = " ".join(block.get("text", "") for block in result)
+    return [text for message in person for text in said(message)], result
 
 
-def events(message, block, pause):
+def block_of(answer):
+    """The one block of an answer."""
+    if answer.tool is None:
+        return {"type": "text", "text": answer.text}
+    name, *rest = answer.tool
+    if name == "run":
+        name, tool = "Bash", {"command": rest[0], "description": "as scripted"}
+    else:
+        name, tool = "Write", {"file_path": rest[0], "content": rest[1]}
+    return {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex}", "name": name, "input": tool}
+
+
+def events(message, answer):
     """The stream of one message, after https://docs.anthropic.com/en/api/messages-streaming."""
+    block = block_of(answer)
     yield "message_start", {"message": message}
     if block["type"] == "text":
         yield "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
         for number, word in enumerate(block["text"].split(" ")):
-            time.sleep(pause)
+            time.sleep(answer.pause)
+            if answer.is_dropped and number == script.WORDS_BEFORE_DROP:
+                raise BrokenPipeError("as scripted")
             text = word if number == 0 else " " + word
             yield "content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": text}}
     else:
@@ -81,6 +83,7 @@ class Handler(BaseHTTPRequestHandler):
     """One request."""
 
     protocol_version = "HTTP/1.1"
+    script = script.Script()
 
     def log_message(self, *_):
         """Says nothing: the tests speak."""
@@ -96,9 +99,12 @@ class Handler(BaseHTTPRequestHandler):
         if not self.path.startswith("/v1/messages") or "count_tokens" in self.path:
             return self.do_GET()
         request = json.loads(body)
-        block, pause = {"type": "text", "text": "ok"}, 0
+        answer = script.Answer(text="ok")
         if request.get("tools"):
-            block, pause = answer(request["messages"])
+            answer = self.script.answer(*read(request["messages"]))
+        if answer.status != 200:
+            error = {"type": ERRORS[answer.status], "message": "as scripted"}
+            return self.reply(answer.status, {"type": "error", "error": error})
         message = {
             "id": f"msg_{uuid.uuid4().hex}",
             "type": "message",
@@ -110,7 +116,8 @@ class Handler(BaseHTTPRequestHandler):
             "usage": {**USAGE, "output_tokens": 1},
         }
         if request.get("stream"):
-            return self.stream(events(message, block, pause))
+            return self.stream(events(message, answer))
+        block = block_of(answer)
         stop = "end_turn" if block["type"] == "text" else "tool_use"
         return self.reply(200, {**message, "content": [block], "stop_reason": stop, "usage": USAGE})
 
@@ -133,6 +140,8 @@ class Handler(BaseHTTPRequestHandler):
         """Answers with JSON."""
         text = json.dumps(body).encode()
         self.send_response(status)
+        if status == 429:
+            self.send_header("retry-after", "1")
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(text)))
         self.end_headers()
