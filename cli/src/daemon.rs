@@ -160,6 +160,7 @@ fn settings(home: Home, data_dir: &Path) -> Config {
         claude: ProviderConfig { path: claude.path, env },
         demo: ProviderConfig { path: own_path(), env: Vec::new() },
         limits: Limits::default(),
+        policy: clawd_protocol::policy::Policy::default(),
     }
 }
 

@@ -68,6 +68,7 @@
 //! | [`access`] | who may come in, and do what: tokens, devices, pairing, limits on strangers, connections |
 //! | `work` | what they came for: sessions, turns, approvals |
 //! | [`agent`] | what agent CLIs say, as one vocabulary |
+//! | [`policy`] | what may run without a person being asked |
 //! | `engine` | deadlines, chance, operations in flight |
 //! | [`client`] | the other end of the same protocol |
 //! | [`text`] | making untrusted text safe to show |
@@ -84,6 +85,7 @@ pub mod client;
 pub mod contract;
 mod daemon;
 mod engine;
+pub mod policy;
 pub mod text;
 #[doc = include_str!("../WIRE.md")]
 pub mod wire_reference {}

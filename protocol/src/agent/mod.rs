@@ -10,7 +10,7 @@ pub mod claude;
 pub mod demo;
 pub mod dialect;
 pub mod event;
-mod json;
+pub(crate) mod json;
 pub mod lane;
 pub mod lines;
 pub mod provider;

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use super::limits::Limits;
 use crate::access::token::Secret;
+use crate::policy::Policy;
 
 /// Settings of one daemon, fixed for its life.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Canonical directories in and above which no session may work (J4): the data directory, `~/.ssh`, …
     pub protected_paths: Vec<String>,
+    /// What may run without a person being asked (H2, H5).
+    pub policy: Policy,
     /// How to run claude.
     pub claude: ProviderConfig,
     /// How to run the demo: its path is that of clawd itself.

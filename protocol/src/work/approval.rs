@@ -29,13 +29,11 @@ use crate::contract::id::{SessionId, ToolCallId};
 use crate::contract::record::{Decision, DecisionKind, Progress, ToolCallRecord};
 use crate::contract::time::Unix;
 use crate::engine::Timer;
+use crate::policy::READ_ONLY;
 use crate::wire::event::{Event, Notice};
 use crate::wire::view::ToolCallView;
 pub(super) use decide::{Late, on_late};
 use decide::{Verdict, no_longer};
-
-/// Tools that only look. Every other name, and every name not known, may change something (security H2).
-pub(super) const READ_ONLY: &[&str] = &["Glob", "Grep", "LS", "NotebookRead", "Read", "TodoRead"];
 
 /// A tool call without a result.
 #[derive(Debug)]

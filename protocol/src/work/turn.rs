@@ -16,7 +16,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 
-use super::approval::READ_ONLY;
 use super::send::created;
 use super::session::{Session, session_param};
 use super::{After, Work, status_changed};
@@ -29,6 +28,7 @@ use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{MessageId, ProcId, SessionId};
 use crate::contract::record::{Author, MessageRecord, Progress, SessionStatus};
 use crate::engine::Timer;
+use crate::policy::READ_ONLY;
 use crate::wire::event::Event;
 use crate::wire::params::Params;
 
