@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use access::{Device, Pair, Token};
 pub(crate) use daemon::{Provider, Serve};
-pub(crate) use sessions::{Run, Session};
+pub(crate) use sessions::{Attach, Run, Send, Session};
 
 mod access;
 mod daemon;
@@ -22,7 +22,7 @@ const TEMPLATE: &str = "\
 Usage: {usage}
 
 Getting going   up, pair
-Sessions        run, session
+Sessions        run, send, attach, session
 Access          device, token
 Daemon          serve, start, stop, status, provider
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
@@ -118,6 +118,10 @@ rpc: daemon.pairPin, daemon.pairCancel")]
 
 rpc: session.create, session.sendMessage, tool.approve, tool.reject, session.cancel")]
     Run(Run),
+    /// Send a message to a session; returns when it is accepted
+    Send(Send),
+    /// Follow a session at the terminal: watch, type, answer questions
+    Attach(Attach),
     /// List, show, create and delete sessions
     #[command(subcommand)]
     Session(Session),

@@ -42,7 +42,15 @@ pub(crate) struct Session {
     pub(crate) model: Option<String>,
     pub(crate) model_override: Option<String>,
     pub(crate) waiting_for: Option<String>,
+    pub(crate) agent_session: Option<String>,
     pub(crate) usage: Usage,
+}
+
+impl Session {
+    /// Enough of its id to type.
+    pub(crate) fn short_id(&self) -> String {
+        self.id.chars().take(8).collect()
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,7 +67,9 @@ pub(crate) struct Message {
     pub(crate) id: String,
     pub(crate) role: String,
     pub(crate) content: String,
+    pub(crate) status: String,
     pub(crate) created_at: String,
+    pub(crate) client_message_id: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -71,6 +81,23 @@ pub(crate) struct ToolCall {
     pub(crate) input: Value,
     pub(crate) status: String,
     pub(crate) risk_level: String,
+}
+
+/// A tool call that waits for a decision.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct Approval {
+    #[serde(rename = "approval_id")]
+    pub(crate) id: String,
+    #[serde(rename = "sessionId")]
+    pub(crate) session: String,
+    #[serde(rename = "toolCallId")]
+    pub(crate) tool_call: String,
+    pub(crate) tool: String,
+    pub(crate) input: Value,
+    pub(crate) risk: String,
+    pub(crate) requested_at: String,
+    pub(crate) expires_at: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

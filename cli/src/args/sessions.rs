@@ -20,6 +20,39 @@ pub(crate) struct Run {
     pub(crate) prompt: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  clawd send 7f3a \"now the tests\"
+  git diff | clawd send 7f3a -
+  clawd send 7f3a --wait --json run the tests
+
+rpc: session.sendMessage")]
+pub(crate) struct Send {
+    /// A session's id, or a unique beginning of it
+    pub(crate) session: String,
+    /// What to say; `-` reads it from stdin
+    #[arg(required = true, value_name = "TEXT")]
+    pub(crate) text: Vec<String>,
+    /// Stream the answer and end with the turn, as `run` does
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Keys:
+  Enter    send the line; while a turn runs, it is sent after that
+  Ctrl-C   interrupt the turn; twice, detach
+  Ctrl-D   detach; the session and its turn go on
+
+rpc: session.getMessages, session.sendMessage, tool.approve, tool.reject, session.cancel")]
+pub(crate) struct Attach {
+    /// A session's id, or a unique beginning of it
+    pub(crate) session: String,
+    /// How many messages to show first
+    #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub(crate) limit: u16,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Session {
     /// List sessions, newest first

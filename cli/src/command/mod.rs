@@ -12,17 +12,21 @@ use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
 
-mod approve;
+mod attach;
+mod decision;
 mod device;
 mod help;
 mod pair;
 mod provider;
+mod question;
 mod run;
+mod send;
 mod serve;
 mod session;
 mod start;
 mod status;
 mod token;
+mod watch;
 
 /// Does what was typed.
 pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
@@ -40,6 +44,8 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Device(args)) => device::device(&home()?, screen, &args),
         Some(Command::Session(args)) => session::session(&home()?, screen, &args),
         Some(Command::Run(args)) => run::run(&home()?, screen, &args),
+        Some(Command::Send(args)) => send::send(&home()?, screen, &args),
+        Some(Command::Attach(args)) => attach::attach(&home()?, screen, &args),
         Some(Command::Provider(_)) => provider::list(&home()?, screen),
         Some(Command::Version) => help::version(screen),
         Some(Command::Help { topic }) => help::help(&topic, screen),
@@ -106,6 +112,21 @@ fn resolve(typed: &str, what: &str, ids: &[(String, String)]) -> Result<String, 
             .detail("candidates", ids))
         }
     }
+}
+
+/// A short word on a tool's input.
+fn summary(input: &Value) -> String {
+    let key = ["command", "file_path", "path", "pattern", "url", "query", "description", "prompt"]
+        .into_iter()
+        .find_map(|key| input.get(key).and_then(Value::as_str));
+    let text = match key {
+        Some(text) => text.to_owned(),
+        None if input.as_object().is_none_or(serde_json::Map::is_empty) => String::new(),
+        None => input.to_string(),
+    };
+    let line: String = text.lines().next().unwrap_or_default().chars().take(100).collect();
+    let more = if line.len() < text.len() { " …" } else { "" };
+    format!("{}{more}", visible_line(&line))
 }
 
 /// The terminal's width, or a page's.

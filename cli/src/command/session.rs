@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clawd_protocol::text::{visible, visible_line};
 use serde_json::{Map, Value, json};
 
-use super::{columns, confirm, resolve, typed};
+use super::{columns, confirm, resolve, summary, typed};
 use crate::args::Session as Args;
 use crate::connection::Connection;
 use crate::exit::{Exit, Failure};
@@ -135,12 +135,8 @@ fn show(daemon: &mut Connection, screen: &Screen, id: &str, limit: u16) -> Resul
         }
         return screen.json(&answer);
     }
-    let calls: Vec<ToolCall> = typed(&calls)?;
     let session: Session = typed(&answer)?;
     let model = session.model_override.as_deref().or(session.model.as_deref()).unwrap_or("default");
-    let age = |text: &str| {
-        time::parse(text).map_or_else(|| text.to_owned(), |at| time::ago(at, time::now()))
-    };
     for (name, value) in [
         ("id", session.id.as_str()),
         ("title", &session.title),
@@ -155,15 +151,28 @@ fn show(daemon: &mut Connection, screen: &Screen, id: &str, limit: u16) -> Resul
         let name = screen.out.dim(&format!("{name:<9}"));
         screen.line(&format!("{name} {}", visible_line(value)))?;
     }
-    for message in typed::<Vec<Message>>(&messages)? {
-        let calls: Vec<&ToolCall> = calls.iter().filter(|c| c.message_id == message.id).collect();
+    conversation(screen, &typed::<Vec<Message>>(&messages)?, &typed::<Vec<ToolCall>>(&calls)?)
+}
+
+/// How long ago this was; as it is, if it is no time.
+fn age(text: &str) -> String {
+    time::parse(text).map_or_else(|| text.to_owned(), |at| time::ago(at, time::now()))
+}
+
+/// What was said, and what was done for it.
+pub(super) fn conversation(
+    screen: &Screen,
+    messages: &[Message],
+    calls: &[ToolCall],
+) -> Result<(), Failure> {
+    for message in messages {
         let who = visible_line(&message.role).into_owned();
         screen.line(&format!(
             "\n{} {}",
             screen.out.bold(&who),
             screen.out.dim(&age(&message.created_at))
         ))?;
-        for call in calls {
+        for call in calls.iter().filter(|call| call.message_id == message.id) {
             screen.line(&screen.out.dim(&tool_line(call, screen.out)))?;
         }
         let text = visible(&message.content);
@@ -177,7 +186,7 @@ fn show(daemon: &mut Connection, screen: &Screen, id: &str, limit: u16) -> Resul
 /// `⏺ Bash cargo test  done`.
 fn tool_line(call: &ToolCall, style: Style) -> String {
     let sign = if style.utf8 { "⏺" } else { "*" };
-    let (name, what) = (visible_line(&call.name), super::run::summary(&call.input));
+    let (name, what) = (visible_line(&call.name), summary(&call.input));
     format!("{sign} {name} {what}  ({})", visible_line(&call.status))
 }
 
@@ -197,7 +206,8 @@ pub(super) fn used(usage: &Usage, style: Style) -> String {
     }
 }
 
-fn find(daemon: &mut Connection, prefix: &str) -> Result<Session, Failure> {
+/// The session whose id begins so.
+pub(super) fn find(daemon: &mut Connection, prefix: &str) -> Result<Session, Failure> {
     let sessions: Vec<Session> = typed(&daemon.call("session.list", json!({}))?)?;
     let titles: Vec<(String, String)> =
         sessions.iter().map(|session| (session.id.clone(), session.title.clone())).collect();

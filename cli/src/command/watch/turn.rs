@@ -4,12 +4,13 @@
 //! only what is new is printed; a text that was replaced is printed again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
 use std::time::Instant;
 
 use clawd_protocol::text::{visible, visible_line};
 use serde_json::{Value, json};
 
-use super::summary;
+use super::super::summary;
 use crate::connection::Event;
 use crate::exit::Failure;
 use crate::render::Screen;
@@ -29,18 +30,20 @@ pub(super) enum Seen {
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::command) enum Outcome {
     Ended,
     Failed(String),
+    /// The whole session was deleted.
+    Deleted,
     /// We went away and left it.
     Left,
 }
 
 /// What is known of the turn.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(in crate::command) struct Turn<'a> {
     screen: &'a Screen,
-    pub(super) session: String,
+    pub(in crate::command) session: String,
     /// The last event's number.
     pub(super) seq: u64,
     started: Instant,
@@ -49,8 +52,16 @@ pub(super) struct Turn<'a> {
     message: Option<(String, String)>,
     /// The cursor is somewhere in a line of text.
     is_in_line: bool,
+    /// The person was asked for a prompt, on a line that is open still.
+    is_prompted: bool,
     calls: BTreeMap<String, ToolCall>,
     asked: BTreeSet<String>,
+    /// Messages that need not be shown any more.
+    known: BTreeSet<String>,
+    /// What was sent from here, by the names we gave it.
+    own: BTreeSet<String>,
+    /// Until our own message comes by, events are about an earlier turn.
+    is_early: bool,
 }
 
 impl<'a> Turn<'a> {
@@ -63,13 +74,67 @@ impl<'a> Turn<'a> {
             is_running: false,
             message: None,
             is_in_line: false,
+            is_prompted: false,
             calls: BTreeMap::new(),
             asked: BTreeSet::new(),
+            known: BTreeSet::new(),
+            own: BTreeSet::new(),
+            is_early: false,
         }
     }
 
-    pub(super) fn took(&self) -> String {
+    pub(in crate::command) fn took(&self) -> String {
         time::span(self.started.elapsed().as_secs())
+    }
+
+    /// There is a turn, whether or not its beginning will be told.
+    pub(in crate::command) fn join(&mut self) {
+        if !std::mem::replace(&mut self.is_running, true) {
+            self.started = Instant::now();
+        }
+    }
+
+    /// There is no turn any more; whether there was one.
+    pub(super) fn leave(&mut self) -> Result<bool, Failure> {
+        let was_running = self.is_running;
+        self.end().map(|()| was_running)
+    }
+
+    /// Whether there is a turn.
+    pub(in crate::command) const fn is_running(&self) -> bool {
+        self.is_running
+    }
+
+    /// This message is on the screen already.
+    pub(in crate::command) fn skip(&mut self, message: &str) {
+        self.known.insert(message.to_owned());
+    }
+
+    /// A message is sent from here under this name.
+    pub(super) fn own(&mut self, client_id: &str) {
+        self.own.insert(client_id.to_owned());
+    }
+
+    /// Only what comes after our own message counts.
+    pub(super) const fn wait_for_own(&mut self) {
+        self.is_early = true;
+    }
+
+    /// All that comes from here on counts.
+    pub(super) const fn wait_no_more(&mut self) {
+        self.is_early = false;
+    }
+
+    /// Asks for a prompt.
+    pub(in crate::command) fn prompt(&mut self) {
+        self.break_line();
+        let _ = write!(io::stderr().lock(), "> ");
+        self.is_prompted = true;
+    }
+
+    /// What was typed has ended the line.
+    pub(in crate::command) const fn on_typed(&mut self) {
+        self.is_prompted = false;
     }
 
     pub(super) fn on_event(&mut self, event: &Event) -> Result<Seen, Failure> {
@@ -87,16 +152,12 @@ impl<'a> Turn<'a> {
         if session != self.session {
             return Ok(Seen::Nothing);
         }
+        if self.is_before_ours(event) {
+            return Ok(Seen::Nothing);
+        }
         self.print_json(event)?;
         match event.method.as_str() {
-            "session.messageCreated" => {
-                let message: Message = parse(message);
-                match message.role.as_str() {
-                    "assistant" => self.on_text(&message.id, &message.content)?,
-                    "system" => self.on_remark(&message.content),
-                    _ => {}
-                }
-            }
+            "session.messageCreated" => self.on_message(&parse(message))?,
             "session.messageUpdated" => self.on_text(text("messageId"), text("content"))?,
             "session.toolCallCreated" => {
                 return Ok(self.on_tool_call(parse(event.params.get("toolCall"))));
@@ -107,12 +168,31 @@ impl<'a> Turn<'a> {
             "tool.approvalRequested" => return Ok(self.on_asked(&event.params)),
             "tool.approvalResolved" => return Ok(Seen::Decided(text("toolCallId").to_owned())),
             "session.statusChanged" => return Ok(self.on_status(text("status"), text("reason"))),
-            "session.deleted" => {
-                return Ok(Seen::Over(Outcome::Failed("the session was deleted".to_owned())));
-            }
+            "session.deleted" => return Ok(Seen::Over(Outcome::Deleted)),
             _ => {}
         }
         Ok(Seen::Nothing)
+    }
+
+    fn is_before_ours(&mut self, event: &Event) -> bool {
+        let name = event.params.pointer("/message/clientMessageId").and_then(Value::as_str);
+        if name.is_some_and(|name| self.own.contains(name)) || event.method == "session.deleted" {
+            self.is_early = false;
+        }
+        self.is_early
+    }
+
+    fn on_message(&mut self, message: &Message) -> Result<(), Failure> {
+        let is_own = message.client_message_id.as_ref().is_some_and(|id| self.own.contains(id));
+        match message.role.as_str() {
+            "assistant" => self.on_text(&message.id, &message.content)?,
+            "system" if !self.known.contains(&message.id) => self.on_remark(&message.content),
+            "user" if !is_own && !self.known.contains(&message.id) => {
+                self.on_remark(&format!("> {}", message.content));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn print_json(&self, event: &Event) -> Result<(), Failure> {
@@ -127,7 +207,7 @@ impl<'a> Turn<'a> {
     }
 
     fn on_text(&mut self, id: &str, content: &str) -> Result<(), Failure> {
-        if self.screen.is_json() {
+        if self.screen.is_json() || self.known.contains(id) {
             return Ok(());
         }
         let is_same = self.message.as_ref().is_some_and(|(message, _)| message == id);
@@ -138,10 +218,13 @@ impl<'a> Turn<'a> {
         let Some((_, printed)) = &mut self.message else { return Ok(()) };
         let addition = match content.strip_prefix(printed.as_str()) {
             Some(addition) => visible(addition).into_owned(),
+            // An event that we were ahead of.
+            None if printed.starts_with(content) => return Ok(()),
             None => format!("\n{}", visible(content)),
         };
         content.clone_into(printed);
         if !addition.is_empty() {
+            self.leave_prompt();
             self.is_in_line = !addition.ends_with('\n');
             self.screen.print(&addition)?;
         }
@@ -158,7 +241,8 @@ impl<'a> Turn<'a> {
     }
 
     /// Before anything else is shown. The newline belongs to the text only once it is over; until then it is for the eye.
-    pub(super) fn break_line(&mut self) {
+    pub(in crate::command) fn break_line(&mut self) {
+        self.leave_prompt();
         // A stdout that cannot be written to has said so already.
         let _ = if self.screen.is_tty && self.is_in_line && !self.screen.is_json() {
             self.is_in_line = false;
@@ -166,6 +250,23 @@ impl<'a> Turn<'a> {
         } else {
             Ok(())
         };
+    }
+
+    fn leave_prompt(&mut self) {
+        if std::mem::take(&mut self.is_prompted) {
+            let _ = writeln!(io::stderr().lock());
+        }
+    }
+
+    /// The turn is over: its text is whole, and what it asked is settled.
+    fn end(&mut self) -> Result<(), Failure> {
+        self.is_running = false;
+        if let Some((id, _)) = &self.message {
+            self.known.insert(id.clone());
+        }
+        self.calls.clear();
+        self.asked.clear();
+        self.end_text()
     }
 
     fn on_remark(&mut self, content: &str) {
@@ -219,13 +320,15 @@ impl<'a> Turn<'a> {
 
     fn on_status(&mut self, status: &str, reason: &str) -> Seen {
         match status {
-            "running" => self.is_running = true,
+            "running" => self.join(),
             "error" => {
+                let ended = self.end();
                 let reason = if reason.is_empty() { "the agent did not say why" } else { reason };
-                return Seen::Over(Outcome::Failed(reason.to_owned()));
+                let failed = Outcome::Failed(reason.to_owned());
+                return Seen::Over(ended.map_or(Outcome::Left, |()| failed));
             }
             "idle" | "paused" if self.is_running => {
-                let ended = self.end_text();
+                let ended = self.end();
                 return Seen::Over(ended.map_or(Outcome::Left, |()| Outcome::Ended));
             }
             _ => {}
