@@ -339,6 +339,8 @@ fn on_call(
         Method::SessionCancel => work.on_cancel(cx, call, params),
         Method::SetModel => work.on_set_model(cx, call, params),
         Method::ToolCalls => work.on_tool_calls(cx, call, params),
+        Method::AuditList => work.on_audit_list(cx, call, params),
+        Method::ToolCallAudit => work.on_tool_call_audit(cx, call, params),
         Method::ToolApprove => work.on_approve(cx, call, caller, params),
         Method::ToolReject => work.on_reject(cx, call, caller, params),
         Method::Approvals => work.on_approvals(cx, call),

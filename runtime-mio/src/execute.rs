@@ -152,7 +152,8 @@ impl Hands {
             Question::Messages { .. }
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
-            | Question::ToolCall { .. } => self.questions.push((ask, question)),
+            | Question::ToolCall { .. }
+            | Question::Audit { .. } => self.questions.push((ask, question)),
         }
     }
 

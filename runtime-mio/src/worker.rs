@@ -47,7 +47,8 @@ impl Workers {
             Question::Messages { .. }
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
-            | Question::ToolCall { .. } => return failed("the workers know no history"),
+            | Question::ToolCall { .. }
+            | Question::Audit { .. } => return failed("the workers know no history"),
         }
         if self.queue.is_none() {
             match self.start() {
@@ -105,7 +106,8 @@ fn answer(question: &Question) -> Answer {
         Question::Messages { .. }
         | Question::MessageByClientId { .. }
         | Question::ToolCalls { .. }
-        | Question::ToolCall { .. } => Answer::Failed(StoreFault::Failed("not queued".to_owned())),
+        | Question::ToolCall { .. }
+        | Question::Audit { .. } => Answer::Failed(StoreFault::Failed("not queued".to_owned())),
     }
 }
 

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clawd_protocol::access::token::{Secret, TokenDigest};
 use clawd_protocol::record::{
-    DeviceRecord, MessageRecord, PairingHistory, Progress, SessionRecord, ToolCallRecord,
+    AuditRecord, DeviceRecord, MessageRecord, PairingHistory, Progress, SessionRecord,
+    ToolCallRecord,
 };
 use clawd_protocol::{
     Answer, Change, DeviceId, MessageId, Question, SessionId, Snapshot, StoreFault, Sync,
@@ -44,6 +45,8 @@ pub struct Store {
     pub db: Database,
     /// What the platter has: the database as it was at the last operation that asked for it.
     on_disk: Database,
+    /// The audit log.
+    pub audit: Vec<AuditRecord>,
     token: Secret,
     tombstones: BTreeSet<DeviceId>,
     fault: Option<StoreFault>,
@@ -56,6 +59,7 @@ impl Store {
         Self {
             db: Database::default(),
             on_disk: Database::default(),
+            audit: Vec::new(),
             token,
             tombstones: BTreeSet::new(),
             fault: None,
@@ -134,6 +138,7 @@ impl Store {
                 let place = self.db.tool_calls.get(&call.id).map_or(fresh, |(place, _)| *place);
                 self.db.tool_calls.insert(call.id, (place, call.clone()));
             }
+            Change::Audit(record) => self.audit.push(record.clone()),
             Change::Advance { seq, unix } => {
                 self.db.seq = *seq;
                 self.db.unix_high = *unix;
@@ -163,6 +168,7 @@ impl Store {
                     .map(|(_, call)| call.clone())
                     .filter(|call| call.session == *session),
             ),
+            Question::Audit { .. } => Answer::Audit(Vec::new()),
             Question::Directory { .. } | Question::Probe { .. } => return None,
         })
     }

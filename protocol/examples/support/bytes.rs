@@ -45,6 +45,7 @@ pub(crate) fn answer(question: &Question) -> Answer {
         Question::MessageByClientId { .. } => Answer::Message(None),
         Question::ToolCalls { .. } => Answer::ToolCalls(Vec::new()),
         Question::ToolCall { .. } => Answer::ToolCall(None),
+        Question::Audit { .. } => Answer::Audit(Vec::new()),
         Question::Probe { .. } => Answer::Probe(Err(ProgramFault::Missing)),
     }
 }

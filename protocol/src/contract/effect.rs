@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::id::{AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId};
-use super::record::{DeviceRecord, MessageRecord, PairingHistory, SessionRecord, ToolCallRecord};
+use super::record::{
+    AuditRecord, DeviceRecord, MessageRecord, PairingHistory, SessionRecord, ToolCallRecord,
+};
 use super::time::Unix;
 use crate::access::token::Secret;
 
@@ -171,6 +173,9 @@ pub enum Change {
     PutMessage(MessageRecord),
     /// Insert or replace the tool call.
     PutToolCall(ToolCallRecord),
+    /// Append to the audit log. It comes before all else of the operation: what cannot be written down does not
+    /// happen (security H8).
+    Audit(AuditRecord),
     /// These event numbers and this time have been used.
     Advance {
         /// The last event number.
@@ -225,6 +230,17 @@ pub enum Question {
         session: SessionId,
         /// Which.
         id: super::id::ToolCallId,
+    },
+    /// Lines of the audit log, the newest first.
+    Audit {
+        /// Only those about this session.
+        session: Option<SessionId>,
+        /// Only those before this one.
+        before: Option<u64>,
+        /// How many at most.
+        limit: usize,
+        /// Bytes at most; at least one line is always told.
+        bytes_max: usize,
     },
     /// Find a program, check that it may be trusted, and run it this way and that.
     Probe {

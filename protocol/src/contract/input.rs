@@ -157,6 +157,8 @@ pub enum Answer {
     ToolCalls(Vec<ToolCallRecord>),
     /// At most one.
     ToolCall(Option<ToolCallRecord>),
+    /// Newest first, each one JSON object.
+    Audit(Vec<String>),
     /// What the runs of a program printed.
     Probe(Result<Probe, ProgramFault>),
     /// The store could not answer.
@@ -180,6 +182,7 @@ answers! {
     message: Message(Option<MessageRecord>),
     tool_calls: ToolCalls(Vec<ToolCallRecord>),
     tool_call: ToolCall(Option<ToolCallRecord>),
+    audit: Audit(Vec<String>),
     probe: Probe(Result<Probe, ProgramFault>),
 }
 

@@ -118,6 +118,12 @@ pub struct Limits {
     pub agent_input_max: usize,
     /// A tool's name, or an agent's id for a call of it, in bytes.
     pub tool_name_max: usize,
+    /// Failures of one source that are each audited in [`Self::audit_failures_span`] (H8); the rest is counted.
+    pub audit_failures_per_source: u32,
+    /// Failures of all sources that are each audited in that time.
+    pub audit_failures_max: u32,
+    /// See [`Self::audit_failures_per_source`].
+    pub audit_failures_span: Duration,
     /// Messages or tool calls in one page.
     pub page_max: usize,
     /// Bytes of content in one page; at least one record is always told.
@@ -183,6 +189,9 @@ impl Default for Limits {
             directory_timeout: Duration::from_secs(10),
             agent_input_max: 8 * 1024 * 1024,
             tool_name_max: 256,
+            audit_failures_per_source: 10,
+            audit_failures_max: 60,
+            audit_failures_span: Duration::from_secs(60),
             page_max: 200,
             page_bytes_max: 4 * 1024 * 1024,
         }
@@ -222,6 +231,8 @@ impl Limits {
             tool_calls_open_max: 4,
             agent_input_max: 64 * 1024,
             tool_name_max: 64,
+            audit_failures_per_source: 2,
+            audit_failures_max: 4,
             page_max: 8,
             page_bytes_max: 4096,
             ..Self::default()

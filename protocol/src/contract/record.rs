@@ -36,6 +36,10 @@ macro_rules! words {
     };
 }
 
+mod audit;
+
+pub use audit::{AuditKind, AuditRecord};
+
 words!(
     /// What a caller may do; each includes those before it. Only the holder of the local token is `Owner`.
     Role {

@@ -77,13 +77,15 @@ methods! {
     SessionCancel   "session.cancel"        From(Full);
     SetModel        "session.setModel"      From(Full);
     ToolCalls       "session.toolCalls"     From(Read);
+    ToolCallAudit   "session.toolCallAudit" From(Read);
+    AuditList       "audit.list"            From(Admin);
     ToolApprove     "tool.approve"          From(Approve);
     ToolReject      "tool.reject"           From(Approve);
     Approvals       "approval.list"         From(Read);
 }
 
 impl Method {
-    /// It starts processes, mints secrets or makes rows: counted against the caller's burst (security C6).
+    /// It starts processes, mints secrets, makes rows or reads a whole log: counted against the caller's burst (security C6).
     pub(crate) const fn is_costly(self) -> bool {
         matches!(
             self,
@@ -93,6 +95,8 @@ impl Method {
                 | Self::PairPin
                 | Self::RotateToken
                 | Self::DeviceRotate
+                | Self::ToolCallAudit
+                | Self::AuditList
         )
     }
 }

@@ -54,7 +54,7 @@ impl Work {
     }
 }
 
-fn page(cx: &Ctx<'_>, params: &Params<'_>) -> Result<usize, RpcError> {
+pub(super) fn page(cx: &Ctx<'_>, params: &Params<'_>) -> Result<usize, RpcError> {
     let page_max = cx.engine.config.limits.page_max;
     let limit = params.count("limit")?.unwrap_or(PAGE_DEFAULT);
     if limit == 0 {

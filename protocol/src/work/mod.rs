@@ -13,9 +13,10 @@
 //! | `approval` | a tool waits for a person |
 //! | `host` | agent processes: start, feed, stop |
 //! | `provider` | which agents are here, and logged in? |
-//! | `history` | pages of the past |
+//! | `history`, `audit` | pages of the past |
 
 mod approval;
+mod audit;
 mod ending;
 mod history;
 mod host;
@@ -110,6 +111,7 @@ enum Asked {
     Lookup(send::Draft),
     Messages(Call),
     ToolCalls(Call),
+    Audit(Call),
     ToolCall(approval::Late),
 }
 
@@ -244,6 +246,7 @@ impl Work {
             Some(Asked::Lookup(draft)) => self.on_lookup(cx, draft, answer),
             Some(Asked::Messages(call)) => history::on_messages(cx, call, answer),
             Some(Asked::ToolCalls(call)) => history::on_tool_calls(cx, call, answer),
+            Some(Asked::Audit(call)) => audit::on_audit(cx, call, answer),
             Some(Asked::ToolCall(late)) => approval::on_late(cx, late, answer),
             None => {}
         }

@@ -100,7 +100,9 @@ fn apply(db: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
         Change::PutMessage(message) => rows::put_message(db, message),
         Change::PutToolCall(call) => rows::put_tool_call(db, call),
         // Not rows: done before and after the transaction.
-        Change::Bury(_) | Change::PutLocalToken(_) | Change::Advance { .. } => Ok(()),
+        Change::Bury(_) | Change::PutLocalToken(_) | Change::Audit(_) | Change::Advance { .. } => {
+            Ok(())
+        }
     }
 }
 

@@ -143,7 +143,8 @@ impl World {
             Question::Messages { .. }
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
-            | Question::ToolCall { .. } => {
+            | Question::ToolCall { .. }
+            | Question::Audit { .. } => {
                 self.store.answer(question).unwrap_or(Answer::Failed(StoreFault::Full))
             }
         }
