@@ -153,7 +153,8 @@ impl Hands {
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
             | Question::ToolCall { .. }
-            | Question::Audit { .. } => self.questions.push((ask, question)),
+            | Question::Audit { .. }
+            | Question::Events { .. } => self.questions.push((ask, question)),
         }
     }
 

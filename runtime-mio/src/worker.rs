@@ -48,7 +48,8 @@ impl Workers {
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
             | Question::ToolCall { .. }
-            | Question::Audit { .. } => return failed("the workers know no history"),
+            | Question::Audit { .. }
+            | Question::Events { .. } => return failed("the workers know no history"),
         }
         if self.queue.is_none() {
             match self.start() {
@@ -107,7 +108,8 @@ fn answer(question: &Question) -> Answer {
         | Question::MessageByClientId { .. }
         | Question::ToolCalls { .. }
         | Question::ToolCall { .. }
-        | Question::Audit { .. } => Answer::Failed(StoreFault::Failed("not queued".to_owned())),
+        | Question::Audit { .. }
+        | Question::Events { .. } => Answer::Failed(StoreFault::Failed("not queued".to_owned())),
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clawd_protocol::access::token::{Secret, TokenDigest};
 use clawd_protocol::record::{
-    AuditRecord, DeviceRecord, MessageRecord, PairingHistory, Progress, SessionRecord,
-    ToolCallRecord,
+    AuditRecord, DeviceRecord, EventPage, EventRecord, MessageRecord, PairingHistory, Progress,
+    SessionRecord, ToolCallRecord,
 };
 use clawd_protocol::{
     Answer, Change, DeviceId, MessageId, Question, SessionId, Snapshot, StoreFault, Sync,
@@ -36,6 +36,38 @@ pub struct Database {
     /// Tool calls, each with its place in the order of first storing.
     pub tool_calls: BTreeMap<ToolCallId, (u64, ToolCallRecord)>,
     calls_ever: u64,
+    /// The journal.
+    pub events: Vec<EventRecord>,
+    /// The number up to which events were forgotten.
+    pub forgotten: u64,
+}
+
+impl Database {
+    fn prune(&mut self, before: Unix, count_max: usize, bytes_max: usize) {
+        let (mut count, mut bytes) = (0, 0);
+        let is_kept = |event: &&EventRecord| {
+            count += 1;
+            bytes += event.text.len();
+            event.at >= before && count <= count_max && bytes <= bytes_max
+        };
+        let kept = self.events.iter().rev().take_while(is_kept).count();
+        let gone = self.events.drain(..self.events.len() - kept);
+        self.forgotten = gone.last().map_or(self.forgotten, |event| event.seq);
+    }
+
+    fn events(&self, after: u64, through: u64, limit: usize, bytes_max: usize) -> EventPage {
+        let mut page = EventPage { forgotten: self.forgotten, events: Vec::new() };
+        let mut bytes = 0;
+        let is_asked = |event: &&EventRecord| event.seq > after && event.seq <= through;
+        for event in self.events.iter().filter(is_asked).take(limit) {
+            bytes += event.text.len();
+            if bytes > bytes_max && !page.events.is_empty() {
+                break;
+            }
+            page.events.push(event.clone());
+        }
+        page
+    }
 }
 
 /// The store: a database, the token's file and the tombstones' file.
@@ -47,6 +79,8 @@ pub struct Store {
     on_disk: Database,
     /// The audit log.
     pub audit: Vec<AuditRecord>,
+    /// The journal's id.
+    pub journal: String,
     token: Secret,
     tombstones: BTreeSet<DeviceId>,
     fault: Option<StoreFault>,
@@ -60,6 +94,7 @@ impl Store {
             db: Database::default(),
             on_disk: Database::default(),
             audit: Vec::new(),
+            journal: "journal-1".to_owned(),
             token,
             tombstones: BTreeSet::new(),
             fault: None,
@@ -128,6 +163,7 @@ impl Store {
                 self.db.sessions.remove(id);
                 self.db.messages.retain(|_, message| message.session != *id);
                 self.db.tool_calls.retain(|_, (_, call)| call.session != *id);
+                self.db.events.retain(|event| event.session != Some(*id));
             }
             Change::PutMessage(message) => {
                 self.db.messages.insert(message.id, message.clone());
@@ -139,6 +175,10 @@ impl Store {
                 self.db.tool_calls.insert(call.id, (place, call.clone()));
             }
             Change::Audit(record) => self.audit.push(record.clone()),
+            Change::PutEvent(event) => self.db.events.push(event.clone()),
+            Change::PruneEvents { before, count_max, bytes_max } => {
+                self.db.prune(*before, *count_max, *bytes_max);
+            }
             Change::Advance { seq, unix } => {
                 self.db.seq = *seq;
                 self.db.unix_high = *unix;
@@ -169,6 +209,9 @@ impl Store {
                     .filter(|call| call.session == *session),
             ),
             Question::Audit { .. } => Answer::Audit(Vec::new()),
+            Question::Events { after, through, limit, bytes_max } => {
+                Answer::Events(self.db.events(*after, *through, *limit, *bytes_max))
+            }
             Question::Directory { .. } | Question::Probe { .. } => return None,
         })
     }
@@ -248,6 +291,7 @@ impl Store {
         let digest = TokenDigest::of(self.token.expose());
         let mut snapshot = Snapshot::empty(digest, daemon_id.to_owned());
         snapshot.name.clone_from(&self.db.name);
+        snapshot.journal.clone_from(&self.journal);
         snapshot.seq = self.db.seq;
         snapshot.unix_high = self.db.unix_high;
         snapshot.devices = self.db.devices.values().cloned().collect();

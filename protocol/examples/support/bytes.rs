@@ -6,6 +6,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::time::{Instant as Clock, SystemTime, UNIX_EPOCH};
 
 use clawd_protocol::access::token::{Secret, TokenDigest, mint_local};
+use clawd_protocol::record::EventPage;
 use clawd_protocol::{
     Answer, Config, ConnId, Daemon, Head, HeadFault, Input, Instant, MessageFault,
 };
@@ -46,6 +47,7 @@ pub(crate) fn answer(question: &Question) -> Answer {
         Question::ToolCalls { .. } => Answer::ToolCalls(Vec::new()),
         Question::ToolCall { .. } => Answer::ToolCall(None),
         Question::Audit { .. } => Answer::Audit(Vec::new()),
+        Question::Events { .. } => Answer::Events(EventPage::default()),
         Question::Probe { .. } => Answer::Probe(Err(ProgramFault::Missing)),
     }
 }

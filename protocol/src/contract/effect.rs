@@ -9,7 +9,8 @@ use core::time::Duration;
 
 use super::id::{AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId};
 use super::record::{
-    AuditRecord, DeviceRecord, MessageRecord, PairingHistory, SessionRecord, ToolCallRecord,
+    AuditRecord, DeviceRecord, EventRecord, MessageRecord, PairingHistory, SessionRecord,
+    ToolCallRecord,
 };
 use super::time::Unix;
 use crate::access::token::Secret;
@@ -167,7 +168,7 @@ pub enum Change {
     PutPairing(PairingHistory),
     /// Insert or replace the session.
     PutSession(SessionRecord),
-    /// Delete the session, its messages and its tool calls.
+    /// Delete the session, its messages, its tool calls and the events that tell of it.
     DeleteSession(SessionId),
     /// Insert or replace the message.
     PutMessage(MessageRecord),
@@ -176,6 +177,17 @@ pub enum Change {
     /// Append to the audit log. It comes before all else of the operation: what cannot be written down does not
     /// happen (security H8).
     Audit(AuditRecord),
+    /// Append the event to the journal. Its number is greater than that of every event before it.
+    PutEvent(EventRecord),
+    /// Forget the oldest events, and remember the number up to which that was done.
+    PruneEvents {
+        /// Those from before this.
+        before: Unix,
+        /// Those beyond this many of the newest.
+        count_max: usize,
+        /// Those beyond this many bytes of text of the newest.
+        bytes_max: usize,
+    },
     /// These event numbers and this time have been used.
     Advance {
         /// The last event number.
@@ -240,6 +252,17 @@ pub enum Question {
         /// How many at most.
         limit: usize,
         /// Bytes at most; at least one line is always told.
+        bytes_max: usize,
+    },
+    /// A page of the journal, oldest first.
+    Events {
+        /// Only those with a greater number.
+        after: u64,
+        /// Only those up to this number.
+        through: u64,
+        /// How many at most.
+        limit: usize,
+        /// Bytes of text at most; the first is told whatever its size.
         bytes_max: usize,
     },
     /// Find a program, check that it may be trusted, and run it this way and that.

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use super::error::{HeadFault, MessageFault, PathFault, ProgramFault, StoreFault};
 use super::id::{AskId, ConnId, OpId, ProcId};
-use super::record::{MessageRecord, ToolCallRecord};
+use super::record::{EventPage, MessageRecord, ToolCallRecord};
 
 /// Where a connection came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,6 +159,8 @@ pub enum Answer {
     ToolCall(Option<ToolCallRecord>),
     /// Newest first, each one JSON object.
     Audit(Vec<String>),
+    /// Oldest first.
+    Events(EventPage),
     /// What the runs of a program printed.
     Probe(Result<Probe, ProgramFault>),
     /// The store could not answer.

@@ -48,8 +48,13 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// Bytes queued for one connection before streaming updates are skipped for it (C5).
     pub queue_bytes_soft: usize,
+    /// Bytes queued for one connection before events are held back from it (C5). Less than [`Self::queue_bytes_max`], so
+    /// that answers still find room.
+    pub queue_bytes_events: usize,
     /// Bytes queued for one connection before it is closed as lagging (C5).
     pub queue_bytes_max: usize,
+    /// How long events are held back from a connection that does not read; then it is closed as lagging (C5).
+    pub lag_timeout: Duration,
     /// Costly calls (they start processes or mint secrets) of one connection in a burst (C6).
     pub costly_burst: u32,
     /// One more costly call is allowed after each such time (C6).
@@ -128,6 +133,22 @@ pub struct Limits {
     pub page_max: usize,
     /// Bytes of content in one page; at least one record is always told.
     pub page_bytes_max: usize,
+    /// Events that are kept for those who were away.
+    pub journal_events_max: usize,
+    /// Bytes of their text.
+    pub journal_bytes_max: usize,
+    /// How long they are kept.
+    pub journal_age: Duration,
+    /// Events beyond these bounds are forgotten this often, and
+    pub prune_every: Duration,
+    /// after so many new ones, whichever comes first.
+    pub prune_after: u32,
+    /// Events read at once for one who was away.
+    pub replay_page_max: usize,
+    /// Bytes of text read at once for one who was away; at least one event is always told.
+    pub replay_page_bytes_max: usize,
+    /// How long the store may take to read them.
+    pub replay_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -154,7 +175,9 @@ impl Default for Limits {
             failure_decay: Duration::from_secs(60),
             in_flight_max: 64,
             queue_bytes_soft: 256 * 1024,
+            queue_bytes_events: 4 * 1024 * 1024,
             queue_bytes_max: 8 * 1024 * 1024,
+            lag_timeout: Duration::from_secs(30),
             costly_burst: 64,
             costly_every: Duration::from_millis(250),
             pairing_window: Duration::from_secs(300),
@@ -194,6 +217,14 @@ impl Default for Limits {
             audit_failures_span: Duration::from_secs(60),
             page_max: 200,
             page_bytes_max: 4 * 1024 * 1024,
+            journal_events_max: 100_000,
+            journal_bytes_max: 64 * 1024 * 1024,
+            journal_age: Duration::from_secs(14 * DAY),
+            prune_every: Duration::from_secs(3600),
+            prune_after: 1000,
+            replay_page_max: 256,
+            replay_page_bytes_max: 256 * 1024,
+            replay_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -216,6 +247,7 @@ impl Limits {
             failures_free: 2,
             in_flight_max: 4,
             queue_bytes_soft: 2048,
+            queue_bytes_events: 8 * 1024,
             queue_bytes_max: 16 * 1024,
             costly_burst: 8,
             devices_max: 4,
@@ -235,6 +267,11 @@ impl Limits {
             audit_failures_max: 4,
             page_max: 8,
             page_bytes_max: 4096,
+            journal_events_max: 32,
+            journal_bytes_max: 16 * 1024,
+            prune_after: 8,
+            replay_page_max: 3,
+            replay_page_bytes_max: 1024,
             ..Self::default()
         }
     }

@@ -262,3 +262,27 @@ pub struct PairingHistory {
     /// When windows were closed by wrong guesses, oldest first.
     pub failed_windows: Vec<Unix>,
 }
+
+/// An event as it was told, kept so that it can be told again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Its number; it only rises, and some numbers are never used.
+    pub seq: u64,
+    /// When it was written down. It never goes back, whatever the clock does.
+    pub at: Unix,
+    /// The least role that is told.
+    pub least_role: Role,
+    /// The session that it tells of: it is forgotten with it.
+    pub session: Option<SessionId>,
+    /// The notification, as it is sent.
+    pub text: String,
+}
+
+/// A page of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventPage {
+    /// Every event up to this number may have been forgotten; none after it was, but with its session.
+    pub forgotten: u64,
+    /// The events, oldest first. None: there are no more.
+    pub events: Vec<EventRecord>,
+}

@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub daemon_id: String,
     /// The name its owner gave it.
     pub name: Option<String>,
+    /// The journal's own id, random, made with the database: a number counts in its own journal only.
+    pub journal: String,
     /// The last event number that was used.
     pub seq: u64,
     /// The latest wall-clock time ever stored: a clock set back revives nobody (E3).
@@ -44,6 +46,7 @@ impl Snapshot {
     pub fn empty(local_token: TokenDigest, daemon_id: String) -> Self {
         Self {
             local_token,
+            journal: daemon_id.clone(),
             daemon_id,
             name: None,
             seq: 0,

@@ -6,7 +6,7 @@ use clawd_protocol::record::{MessageRecord, ToolCallRecord};
 use clawd_protocol::{Answer, MessageId, Question, SessionId, StoreFault, ToolCallId};
 use rusqlite::{Connection, Result};
 
-use super::{fault, rows};
+use super::{fault, journal, rows};
 
 pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
     let answer = match question {
@@ -30,6 +30,9 @@ pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
             rows::tool_call,
         )
         .map(|mut found| Answer::ToolCall(found.pop())),
+        Question::Events { after, through, limit, bytes_max } => {
+            journal::page(db, (*after, *through), (*limit, *bytes_max)).map(Answer::Events)
+        }
         Question::Audit { .. } | Question::Directory { .. } | Question::Probe { .. } => {
             let reason = "the store was asked what is not its to know".to_owned();
             return Answer::Failed(StoreFault::Failed(reason));

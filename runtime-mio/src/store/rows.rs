@@ -273,7 +273,7 @@ pub(super) fn tool_call(row: &Row<'_>) -> Result<ToolCallRecord> {
     })
 }
 
-fn time(row: &Row<'_>, column: &str) -> Result<Unix> {
+pub(super) fn time(row: &Row<'_>, column: &str) -> Result<Unix> {
     row.get(column).map(Unix::from_millis)
 }
 
@@ -281,12 +281,12 @@ fn maybe_time(row: &Row<'_>, column: &str) -> Result<Option<Unix>> {
     Ok(row.get::<_, Option<u64>>(column)?.map(Unix::from_millis))
 }
 
-fn parsed<T: FromStr<Err: fmt::Display>>(row: &Row<'_>, column: &str) -> Result<T> {
+pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(row: &Row<'_>, column: &str) -> Result<T> {
     let text: String = row.get(column)?;
     text.parse().map_err(|error| unreadable(row, column, format!("{error}: {text:?}")))
 }
 
-fn word<T>(row: &Row<'_>, column: &str, read: fn(&str) -> Option<T>) -> Result<T> {
+pub(super) fn word<T>(row: &Row<'_>, column: &str, read: fn(&str) -> Option<T>) -> Result<T> {
     let text: String = row.get(column)?;
     read(&text).ok_or_else(|| unreadable(row, column, format!("unknown word {text:?}")))
 }

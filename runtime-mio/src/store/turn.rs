@@ -16,7 +16,7 @@ use clawd_protocol::{Change, OpId, StoreFault, Sync, Unix};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::tombstones::Tombstones;
-use super::{fault, rows};
+use super::{fault, journal, rows};
 use crate::files::{FileError, PrivateDir, Staged, stage_token};
 
 pub(super) type Op = (OpId, Vec<Change>, Sync);
@@ -96,9 +96,16 @@ fn apply(db: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
         }
         Change::PutPairing(history) => put_pairing(db, history),
         Change::PutSession(session) => rows::put_session(db, session),
-        Change::DeleteSession(id) => rows::delete_session(db, *id),
+        Change::DeleteSession(id) => {
+            rows::delete_session(db, *id)?;
+            journal::forget_session(db, *id)
+        }
         Change::PutMessage(message) => rows::put_message(db, message),
         Change::PutToolCall(call) => rows::put_tool_call(db, call),
+        Change::PutEvent(event) => journal::put(db, event),
+        Change::PruneEvents { before, count_max, bytes_max } => {
+            journal::prune(db, *before, *count_max, *bytes_max)
+        }
         // Not rows: done before and after the transaction.
         Change::Bury(_) | Change::PutLocalToken(_) | Change::Audit(_) | Change::Advance { .. } => {
             Ok(())

@@ -144,7 +144,8 @@ impl World {
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
             | Question::ToolCall { .. }
-            | Question::Audit { .. } => {
+            | Question::Audit { .. }
+            | Question::Events { .. } => {
                 self.store.answer(question).unwrap_or(Answer::Failed(StoreFault::Full))
             }
         }
