@@ -130,7 +130,11 @@ impl<C: Core> EventLoop<C> {
             let now = self.clock.read().mono;
             let deadlines =
                 [self.core.poll_timeout(), self.hands.linger_deadline(), self.listeners.retry_at()];
-            deadlines.into_iter().flatten().min().map(|deadline| sleep_until(deadline, now))
+            let next = deadlines.into_iter().flatten().min();
+            let next = next.map(|deadline| sleep_until(deadline, now));
+            // A moment late does no harm here, and awake just before would be busy.
+            let look = self.processes.next_look().map(|look| look + Duration::from_millis(1));
+            next.into_iter().chain(look).min()
         };
         self.poll_for(events, timeout)
     }

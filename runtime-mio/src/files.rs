@@ -9,6 +9,7 @@
 //! | `clawd.lock` | locked while a daemon lives; says who, as JSON |
 //! | `clawd.db`, `-wal`, `-shm` | the store |
 //! | `revoked` | tombstones, one device id a line |
+//! | `child_mark` | what the environments of this directory's children have in common |
 //!
 //! Invariants: every file is made with mode 0600 and every directory with 0700, whatever the umask; a file is looked at
 //! through the descriptor that is then read; what breaks a rule is named and left as it is.
@@ -24,12 +25,16 @@ use std::sync::OnceLock;
 use clawd_protocol::access::token::{Secret, TokenKind, kind_of, mint_local};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::process::Mark;
+
 pub use lock::Holder;
 use lock::Lock;
 pub(crate) use private::{PrivateDir, Staged, check_parents};
 
 const TOKEN_FILE: &str = "auth_token";
 const TOKEN_FILE_BYTES_MAX: usize = 4096;
+const MARK_FILE: &str = "child_mark";
+const MARK_BYTES: usize = 16;
 
 /// Why a file cannot be used.
 #[derive(Debug)]
@@ -121,6 +126,7 @@ impl DataDir {
         let dir = PrivateDir::open_or_make(path)?;
         let lock = Lock::take(&dir)?;
         dir.sweep(TOKEN_FILE)?;
+        dir.sweep(MARK_FILE)?;
         Ok(Self { dir, lock })
     }
 
@@ -152,6 +158,35 @@ impl DataDir {
     /// The file cannot be written; the old token is still in force.
     pub fn replace_token(&self, token: &Secret) -> Result<(), FileError> {
         stage_token(&self.dir, token)?.replace()
+    }
+
+    /// The mark of this directory's children; made if there is none that can be read.
+    ///
+    /// # Errors
+    /// The file is unsafe or cannot be made.
+    pub fn child_mark(&self) -> Result<Mark, FileError> {
+        let found = self.dir.read(MARK_FILE, TOKEN_FILE_BYTES_MAX)?.and_then(|bytes| {
+            let line = String::from_utf8(bytes).ok()?;
+            let mark = line.trim_end();
+            let is_mark =
+                mark.len() == 2 * MARK_BYTES && mark.bytes().all(|b| b.is_ascii_hexdigit());
+            is_mark.then(|| mark.to_owned())
+        });
+        let path = self.dir.path();
+        let random = match found {
+            Some(random) => random,
+            None => {
+                let mut bytes = [0; MARK_BYTES];
+                getrandom::fill(&mut bytes).map_err(|error| {
+                    FileError::failed("find randomness for", &path.join(MARK_FILE))(error.into())
+                })?;
+                let random: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                self.dir.stage(MARK_FILE, &[random.as_bytes(), b"\n"])?.replace()?;
+                random
+            }
+        };
+        let dir = self.dir.metadata().map_err(FileError::failed("look at", path))?;
+        Ok(Mark::new(&random, &dir))
     }
 
     /// Writes the port into the lock file, for those who find the directory locked. That is a courtesy: failing to is
@@ -203,13 +238,26 @@ pub fn read_private(path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, Fi
     private::read(path, bytes_max)
 }
 
-/// Makes this process keep to itself: umask 077, no core files, no memory for others (security A2, A8). Call it first
-/// in `main`. Agents get the user's own umask back: the files they write are the user's.
+/// Makes this process keep to itself: umask 077, no core files, no memory for others (security A2, A8), and nothing open
+/// but the standard streams (I4). Call it before anything is opened. Agents get the user's own umask back: the files they write are the user's.
 pub fn harden() {
     let users = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // The first one counts: a second call would find our own.
     let _ = USERS_UMASK.set(users);
+    close_inherited();
     seal();
+}
+
+/// Closes all but the standard streams: whoever started us may have left open what is not ours, such as a lock that we
+/// would hold for ever, and our children would inherit it.
+pub(crate) fn close_inherited() {
+    let entries = std::fs::read_dir("/dev/fd").into_iter().flatten().flatten();
+    let open: Vec<i32> =
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // One of them was the directory's own, which is closed already.
+        let _ = nix::unistd::close(fd);
+    }
 }
 
 static USERS_UMASK: OnceLock<rustix::fs::Mode> = OnceLock::new();

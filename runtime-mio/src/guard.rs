@@ -12,7 +12,10 @@
 //!
 //! *Ending* sends SIGTERM to the tree, *killing* SIGKILL, again and again until nobody is left; then the guard exits
 //! with the agent's code. On Linux the guard is the reaper of the whole tree, so "nobody is left" is the kernel's word. On
-//! other systems the tree is the agent's process group.
+//! other systems the tree is the agent's process group: who leaves that is not found.
+//!
+//! The agent starts with the three standard streams only, no core files, no terminal, in a group of its own, and with
+//! its mark, by which its daemon or the next one finds what is left when the guard itself was killed.
 
 mod tree;
 
@@ -46,17 +49,24 @@ const AGENT: Token = Token(1);
 const SIGNALS: Token = Token(2);
 
 /// Runs the guard with everything that follows `guard` on the command line, unparsed: `--`, the umask in octal or
-/// `keep`, the program, its arguments. Returns the exit code: the agent's, 128 and the signal that ended it, or 127 if
+/// `keep`, the mark as `NAME=value`, the program, its arguments. Returns the exit code: the agent's, 128 and the signal that ended it, or 127 if
 /// it could not be started.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let mut args = args.into_iter().skip_while(|arg| arg == "--");
-    let (Some(umask), Some(program)) = (args.next(), args.next()) else {
+    let (Some(umask), Some(mark), Some(program)) = (args.next(), args.next(), args.next()) else {
         return complain(MISUSED, "this is for clawd itself to call");
     };
+    crate::files::close_inherited();
     crate::files::seal();
+    // Out of the daemon's group and away from its terminal, where an agent's tool would ask for a password unseen. Who
+    // leads a group already stays in its session: a guard that was not started by a daemon.
+    let _ = rustix::process::setsid();
     let mut command = Command::new(&program);
-    command.args(args).stdin(Stdio::piped());
+    command.args(args).stdin(Stdio::piped()).process_group(0);
+    if let Some((name, value)) = mark.to_str().and_then(|mark| mark.split_once('=')) {
+        command.env(name, value);
+    }
     let started = set_umask(&umask).and_then(|()| Guard::start(&mut command));
     match started {
         Ok(mut guard) => match guard.watch() {
@@ -117,10 +127,6 @@ impl Guard {
         let mut signals = watch_signals(&[SIGCHLD])?;
         let mut terminations = watch_signals(&[SIGTERM, SIGINT, SIGHUP])?;
         tree::adopt_orphans()?;
-        if !cfg!(target_os = "linux") {
-            // Where the tree is a group, it must not be our own.
-            command.process_group(0);
-        }
         let mut input = Receiver::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
         let mut child: Child = command.spawn()?;
         let agent = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

@@ -8,6 +8,7 @@
 //! | [`files`] | the private data directory, the token's file |
 //! | [`store`] | SQLite |
 //! | [`process`], [`guard`] | children and their descendants |
+//! | `kin` | who comes of whom, and who carries a child's mark |
 //! | [`worker`] | questions that block |
 //! | `event_loop` | the order of things in a turn |
 //! | `execute`, `hands` | effects |
@@ -30,6 +31,7 @@ mod execute;
 mod hands;
 mod head;
 mod intake;
+mod kin;
 mod listener;
 mod outbox;
 mod signal;

@@ -1,23 +1,26 @@
 //! Child processes: agents, each under a guard of its own.
 //!
 //! Owns the children, their pipes and their end; refuses to know what they say. Each is started as
-//! `<guard binary> guard -- <umask> <program> <arguments>`: the guard ends the whole tree when the daemon asks for it or
+//! `<guard binary> guard -- <umask> <mark> <program> <arguments>`: the guard ends the whole tree when the daemon asks for it or
 //! is gone (see [`crate::guard`]). Invariants: no shell; nothing of the daemon's environment but what is named; the
 //! program is checked again at each start; no child gets more of a turn than its budget.
 
 mod child;
+mod mark;
 mod program;
 
 use std::ops::Range;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use clawd_protocol::{Command, Input, ProcId, ProgramFault, Stream};
 use mio::{Registry, Token};
 
 use crate::files::users_umask;
 use child::{Child, TURN_BYTES_MAX};
+pub(crate) use mark::ChildMark;
+pub use mark::Mark;
 pub(crate) use program::{environment, find};
 
 const TOKENS_EACH: usize = 3;
@@ -26,6 +29,7 @@ const TOKENS_EACH: usize = 3;
 #[derive(Debug)]
 pub struct Processes {
     guard: PathBuf,
+    mark: Mark,
     tokens: Range<usize>,
     /// A child's place decides its tokens. A late event for an earlier child in the same place is harmless: it only
     /// leads to a read or write that would block.
@@ -35,10 +39,11 @@ pub struct Processes {
 
 impl Processes {
     /// No children yet. `guard` is the path of a program that calls [`guard::run`](crate::guard::run) when its first
-    /// argument is `guard`; `tokens` is the range that is this value's own (three for each child).
+    /// argument is `guard`; `mark` is the data directory's; `tokens` is the range that is this value's own (three for
+    /// each child).
     #[must_use]
-    pub fn new(guard: PathBuf, tokens: Range<usize>) -> Self {
-        Self { guard, tokens, children: Vec::new(), buffer: vec![0; TURN_BYTES_MAX] }
+    pub fn new(guard: PathBuf, mark: Mark, tokens: Range<usize>) -> Self {
+        Self { guard, mark, tokens, children: Vec::new(), buffer: vec![0; TURN_BYTES_MAX] }
     }
 
     /// Starts a child under the guard; returns the guard's process id.
@@ -59,8 +64,9 @@ impl Processes {
         }
         let place = self.free_place().ok_or_else(|| failed(&"too many children"))?;
         let umask = users_umask().map_or_else(|| "keep".to_owned(), |m| format!("{:o}", m.bits()));
+        let mark = self.mark.of(&proc.to_string());
         let guard = std::process::Command::new(&self.guard)
-            .args(["guard", "--", &umask])
+            .args(["guard", "--", &umask, mark.as_str()])
             .arg(program)
             .args(&command.args)
             .env_clear()
@@ -69,13 +75,13 @@ impl Processes {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
             .spawn()
             .map_err(|error| failed(&format_args!("could not start the guard: {error}")))?;
         let first = self.tokens.start + place * TOKENS_EACH;
         let tokens = [first, first + 1, first + 2].map(Token);
         // Should this fail, the guard's pipes are closed, and that ends it.
-        let child = Child::adopt(proc, guard, registry, tokens).map_err(|error| failed(&error))?;
+        let child =
+            Child::adopt(proc, mark, guard, registry, tokens).map_err(|error| failed(&error))?;
         let pid = child.pid();
         self.children[place] = Some(child);
         Ok(pid)
@@ -124,6 +130,7 @@ impl Processes {
         let mut has_more = false;
         for place in &mut self.children {
             let Some(child) = place else { continue };
+            child.look();
             if !child.has_news() {
                 continue;
             }
@@ -134,6 +141,13 @@ impl Processes {
             }
         }
         has_more
+    }
+
+    /// How soon [`Self::work`] has to be called even if nothing happens: a child that was told to end has not.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Duration> {
+        let due = self.children.iter().flatten().filter_map(Child::due).min()?;
+        Some(due.saturating_duration_since(Instant::now()))
     }
 
     fn find(&mut self, proc: ProcId) -> Option<&mut Child> {

@@ -19,7 +19,7 @@ use crate::event_loop::{Core, EventLoop, Mind};
 use crate::files::{DataDir, FileError};
 use crate::hands::Hands;
 use crate::listener::Listeners;
-use crate::process::Processes;
+use crate::process::{Mark, Processes};
 use crate::signal::Signal;
 use crate::store::{Store, StoreError};
 use crate::tokens;
@@ -139,14 +139,26 @@ impl From<io::Error> for RunError {
 pub type OnReady<'a> = Box<dyn FnOnce(&Ready<'_>) + 'a>;
 
 /// Runs a daemon until it is told to stop.
-pub fn run(options: Options, on_ready: OnReady<'_>) -> Result<(), RunError> {
+pub fn run(mut options: Options, on_ready: OnReady<'_>) -> Result<(), RunError> {
     options.data_dir.load_or_make_token().map_err(RunError::File)?;
     let (store, snapshot) = Store::open(&options.data_dir).map_err(RunError::Store)?;
+    sweep(&options.data_dir.child_mark().map_err(RunError::File)?, &mut options.log);
     let mut entropy = [0; 32];
     getrandom::fill(&mut entropy).map_err(io::Error::from)?;
     let config = options.config.clone();
     let daemon = Daemon::new(config, entropy, snapshot);
     serve(options, store, Mind { daemon, effects: Effects::new() }, on_ready)
+}
+
+/// Ends what an earlier life has left running (security I4): this directory's lock is ours, so it is nobody else's. Before
+/// anybody is served, since an agent that goes on writing a conversation must not meet the next one that does.
+fn sweep(mark: &Mark, log: &mut dyn Write) {
+    // A log that cannot be written is no reason not to serve.
+    let _ = match mark.sweep() {
+        (0, _) => Ok(()),
+        (found, 0) => writeln!(log, "ended {found} processes that an earlier daemon had left"),
+        (_, left) => writeln!(log, "{left} processes of an earlier daemon could not be ended"),
+    };
 }
 
 /// Runs a core: the part of [`run`] that comes after everything is loaded.
@@ -157,6 +169,7 @@ pub(crate) fn serve<C: Core>(
     on_ready: OnReady<'_>,
 ) -> Result<(), RunError> {
     let Options { mut data_dir, bind, port, guard, config, log } = options;
+    let mark = data_dir.child_mark().map_err(RunError::File)?;
     let clock = Clock::start();
     let poll = Poll::new()?;
     let registry = poll.registry();
@@ -169,12 +182,12 @@ pub(crate) fn serve<C: Core>(
     data_dir.note_port(listeners.port());
     on_ready(&Ready { port: listeners.port(), socket: listeners.path() });
     let event_loop = EventLoop {
-        hands: Hands::new(registry.try_clone()?, Workers::new(waker), clock.read()),
+        hands: Hands::new(registry.try_clone()?, Workers::new(waker, mark.clone()), clock.read()),
         core,
         clock,
         listeners,
         store,
-        processes: Processes::new(guard, tokens::CHILDREN),
+        processes: Processes::new(guard, mark, tokens::CHILDREN),
         shutdown,
         child,
         limits: config.limits,

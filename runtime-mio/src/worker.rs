@@ -15,6 +15,8 @@ use std::thread;
 use clawd_protocol::{Answer, AskId, PathFault, Question, StoreFault};
 use mio::Waker;
 
+use crate::process::{ChildMark, Mark};
+
 const THREADS: usize = 2;
 const QUEUE_MAX: usize = 64;
 
@@ -25,15 +27,16 @@ type Answered = (AskId, Answer);
 #[derive(Debug)]
 pub struct Workers {
     waker: Arc<Waker>,
+    mark: Mark,
     queue: Option<SyncSender<Asked>>,
     answers: (Sender<Answered>, Receiver<Answered>),
 }
 
 impl Workers {
-    /// No thread runs before the first question. `waker` is woken for every answer.
+    /// No thread runs before the first question. `waker` is woken for every answer; `mark` is for what is run.
     #[must_use]
-    pub fn new(waker: Arc<Waker>) -> Self {
-        Self { waker, queue: None, answers: mpsc::channel() }
+    pub fn new(waker: Arc<Waker>, mark: Mark) -> Self {
+        Self { waker, mark, queue: None, answers: mpsc::channel() }
     }
 
     /// Queues a `Directory` or `Probe` question.
@@ -75,22 +78,22 @@ impl Workers {
         let asked = Arc::new(Mutex::new(asked));
         for number in 0..THREADS {
             let (asked, answers) = (Arc::clone(&asked), self.answers.0.clone());
-            let waker = Arc::clone(&self.waker);
+            let (waker, mark) = (Arc::clone(&self.waker), self.mark.clone());
             thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || work(&asked, &answers, &waker))?;
+                .spawn(move || work(&asked, &answers, &waker, &mark))?;
         }
         Ok(queue)
     }
 }
 
 /// Ends when the pool is dropped: the queue is closed then.
-fn work(asked: &Mutex<Receiver<Asked>>, answers: &Sender<Answered>, waker: &Waker) {
+fn work(asked: &Mutex<Receiver<Asked>>, answers: &Sender<Answered>, waker: &Waker, mark: &Mark) {
     loop {
         // One waits in the queue, the other for the lock: which is which does not matter.
         let next = asked.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((ask, question)) = next else { return };
-        if answers.send((ask, answer(&question))).is_err() {
+        if answers.send((ask, answer(&question, &mark.of(&format!("probe-{ask}"))))).is_err() {
             return;
         }
         // Should this fail, the loop is gone or will look when it wakes for something else.
@@ -98,11 +101,11 @@ fn work(asked: &Mutex<Receiver<Asked>>, answers: &Sender<Answered>, waker: &Wake
     }
 }
 
-fn answer(question: &Question) -> Answer {
+fn answer(question: &Question, mark: &ChildMark) -> Answer {
     match question {
         Question::Directory { path } => Answer::Directory(directory(Path::new(path))),
         Question::Probe { program, runs, env, timeout } => {
-            Answer::Probe(probe::probe(program, runs, env, *timeout))
+            Answer::Probe(probe::probe(program, runs, env, mark, *timeout))
         }
         Question::Messages { .. }
         | Question::MessageByClientId { .. }

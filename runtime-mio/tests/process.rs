@@ -46,7 +46,12 @@ struct Nursery {
 
 impl Nursery {
     fn new() -> Self {
-        let processes = Processes::new(guard(), 100..130);
+        let dir = home();
+        Self::marked_by(&DataDir::open(dir.path()).unwrap())
+    }
+
+    fn marked_by(dir: &DataDir) -> Self {
+        let processes = Processes::new(guard(), dir.child_mark().unwrap(), 100..130);
         Self { poll: Poll::new().unwrap(), processes, heard: Default::default() }
     }
 
@@ -211,7 +216,7 @@ fn stand_in_daemon() {
     let home = home();
     let dir = DataDir::open(home.path()).unwrap();
     let _store = Store::open(&dir).unwrap();
-    let mut nursery = Nursery::new();
+    let mut nursery = Nursery::marked_by(&dir);
     let mut agent = shell(text.to_str().unwrap(), Path::new("/tmp"));
     agent.env = Env {
         inherit: &["PATH", "HOME", "MISSING"],
@@ -255,6 +260,8 @@ fn i3_a_child_sees_what_is_named_and_nothing_else() {
     let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("_=")).collect();
     lines.retain(|line| !line.starts_with("PWD=") && !line.starts_with("SHLVL="));
     lines.sort_unstable();
+    let mark = lines.remove(0);
+    assert!(mark.starts_with("CLAWD_CHILD="), "{mark}");
     assert_eq!(lines, ["HOME=/home/ana", "KEY=value", "PATH=/usr/bin:/bin"]);
 }
 

@@ -12,6 +12,7 @@ use clawd_protocol::{
     Answer, AskId, Env, PathFault, Probe, Program, ProgramFault, Question, Run, SessionId,
     StoreFault,
 };
+use clawd_runtime_mio::files::DataDir;
 use clawd_runtime_mio::worker::Workers;
 use common::{home, script};
 use mio::{Events, Poll, Token, Waker};
@@ -25,7 +26,9 @@ impl Office {
     fn new() -> Self {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        Self { poll, workers: Workers::new(waker) }
+        let dir = home();
+        let mark = DataDir::open(dir.path()).unwrap().child_mark().unwrap();
+        Self { poll, workers: Workers::new(waker, mark) }
     }
 
     fn answers(&mut self, count: usize) -> Vec<(AskId, Answer)> {

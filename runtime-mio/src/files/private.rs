@@ -59,6 +59,10 @@ impl PrivateDir {
         &self.path
     }
 
+    pub(crate) fn metadata(&self) -> io::Result<fs::Metadata> {
+        File::from(self.fd.try_clone()?).metadata()
+    }
+
     /// Opens a file that must be private; `None` if there is none. `NONBLOCK` keeps a planted FIFO from holding us.
     pub(crate) fn open_file(&self, name: &str, access: OFlags) -> Result<Option<File>, FileError> {
         open_checked(&*self.fd, Path::new(name), &self.path.join(name), access)

@@ -3,21 +3,33 @@
 //! Owns the state below; refuses to know which child it is to the core.
 //!
 //! ```text
-//! alive ── guard is reaped ──▶ ended: both streams are read out ──▶ over: Exited is told, once
+//! alive ── kill ──▶ ending ── the guard is late ──▶ SIGKILL to the guard
+//!   └─ guard is reaped ─┴─ it ended by itself ──────────────────────────────────────▶ ended
+//!                       └─ it was killed ──▶ orphaned ── nobody is left, or is late ──▶ ended
+//!
+//! ended: both streams are read out ──▶ over: Exited is told, once
 //! ```
+//!
+//! While *orphaned*, all who carry the child's mark are killed, again and again.
 //!
 //! Readiness comes once from the kernel, so each stream remembers its own until a read would block. The guard outlives
 //! all other writers of the streams: when it is gone, what is in the pipes is all there will ever be.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{self, ExitStatus};
+use std::time::{Duration, Instant};
 
 use clawd_protocol::{Input, ProcId, Stream};
 use mio::unix::pipe::{Receiver, Sender};
 use mio::{Interest, Registry, Token};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal};
 
+use super::mark::{ChildMark, KILL_TIMEOUT, LOOK_EVERY};
+
+/// From the order to end the tree until the guard, which needs less, is believed to be stuck.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(6);
 /// Bytes read from one child in one turn of the loop, over both streams.
 pub(super) const TURN_BYTES_MAX: usize = 64 * 1024;
 
@@ -27,9 +39,18 @@ struct Outlet {
     is_ready: bool,
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Alive,
+    Ending { late_at: Instant },
+    Orphaned { status: ExitStatus, look_at: Instant, late_at: Instant },
+    Ended(ExitStatus),
+}
+
 #[derive(Debug)]
 pub(super) struct Child {
     pub(super) proc: ProcId,
+    mark: ChildMark,
     guard: process::Child,
     pid: Pid,
     stdin: Option<Sender>,
@@ -41,13 +62,14 @@ pub(super) struct Child {
     is_finishing: bool,
     out: Outlet,
     err: Outlet,
-    ended: Option<ExitStatus>,
+    phase: Phase,
 }
 
 impl Child {
     /// Takes over a guard that was started with three pipes; `tokens` are for its stdin, stdout and stderr.
     pub(super) fn adopt(
         proc: ProcId,
+        mark: ChildMark,
         mut guard: process::Child,
         registry: &Registry,
         tokens: [Token; 3],
@@ -65,6 +87,7 @@ impl Child {
         registry.register(&mut err, tokens[2], Interest::READABLE)?;
         Ok(Self {
             proc,
+            mark,
             guard,
             pid: pid.ok_or_else(|| io::Error::other("the guard has no process id"))?,
             stdin: Some(stdin),
@@ -74,7 +97,7 @@ impl Child {
             is_finishing: false,
             out: Outlet { pipe: Some(out), is_ready: false },
             err: Outlet { pipe: Some(err), is_ready: false },
-            ended: None,
+            phase: Phase::Alive,
         })
     }
 
@@ -95,10 +118,43 @@ impl Child {
     }
 
     /// The guard ends the whole tree; see [`crate::guard`].
-    pub(super) fn kill(&self) {
-        // Until it is reaped, the process id is its own, even when it is dead.
-        if self.ended.is_none() {
+    pub(super) fn kill(&mut self) {
+        if matches!(self.phase, Phase::Alive) {
+            self.phase = Phase::Ending { late_at: Instant::now() + GUARD_TIMEOUT };
+        }
+        if matches!(self.phase, Phase::Ending { .. }) {
+            // Until it is reaped, the process id is its own, even when it is dead. Somebody may have stopped it.
             let _ = rustix::process::kill_process(self.pid, Signal::TERM);
+            let _ = rustix::process::kill_process(self.pid, Signal::CONT);
+        }
+    }
+
+    /// When [`Self::look`] has something to do, if it has.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Ending { late_at } => Some(late_at),
+            Phase::Orphaned { look_at, .. } => Some(look_at),
+            Phase::Alive | Phase::Ended(_) => None,
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        match self.phase {
+            Phase::Ending { late_at } if late_at <= now => {
+                let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+                self.phase = Phase::Alive;
+            }
+            Phase::Orphaned { status, look_at, late_at } if look_at <= now => {
+                if self.mark.kill() || late_at <= now {
+                    self.end(status);
+                } else {
+                    let look_at = Instant::now() + LOOK_EVERY;
+                    self.phase = Phase::Orphaned { status, look_at, late_at };
+                }
+            }
+            Phase::Alive | Phase::Ending { .. } | Phase::Orphaned { .. } | Phase::Ended(_) => {}
         }
     }
 
@@ -114,25 +170,27 @@ impl Child {
         }
     }
 
-    /// Looks whether it has ended.
+    /// Looks whether the guard has ended.
     pub(super) fn on_signal(&mut self) {
-        if self.ended.is_some() {
+        if matches!(self.phase, Phase::Orphaned { .. } | Phase::Ended(_)) {
             return;
         }
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if !matches!(rustix::process::waitid(WaitId::Pid(self.pid), options), Ok(Some(_))) {
-            return;
+        let Ok(Some(status)) = self.guard.try_wait() else { return };
+        self.stdin = None;
+        self.queue.clear();
+        if status.signal().is_some() {
+            // Somebody killed the guard, and the agent is still there.
+            let now = Instant::now();
+            self.phase = Phase::Orphaned { status, look_at: now, late_at: now + KILL_TIMEOUT };
+        } else {
+            self.end(status);
         }
-        // If somebody killed the guard, the agent is still in its group. Before the guard is reaped, nobody else can
-        // have its number.
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-        if let Ok(Some(status)) = self.guard.try_wait() {
-            self.ended = Some(status);
-            self.stdin = None;
-            self.queue.clear();
-            self.out.is_ready = self.out.pipe.is_some();
-            self.err.is_ready = self.err.pipe.is_some();
-        }
+    }
+
+    fn end(&mut self, status: ExitStatus) {
+        self.phase = Phase::Ended(status);
+        self.out.is_ready = self.out.pipe.is_some();
+        self.err.is_ready = self.err.pipe.is_some();
     }
 
     /// Tells what was written, what can be read within the budget, and, when all was read, the end.
@@ -149,9 +207,11 @@ impl Child {
                 tell(Input::Output { proc: self.proc, stream, bytes });
             });
         }
-        if self.is_over() {
+        if let Phase::Ended(status) = self.phase
+            && !self.is_ready()
+        {
             // The guard says 128 and the signal for an agent that was ended by one, as shells do.
-            let code = self.ended.and_then(|status| status.code()).filter(|code| *code <= 128);
+            let code = status.code().filter(|code| *code <= 128);
             tell(Input::Exited { proc: self.proc, code });
         }
     }
@@ -163,11 +223,11 @@ impl Child {
 
     /// [`Self::work`] has something to tell.
     pub(super) fn has_news(&self) -> bool {
-        self.fed > 0 || self.is_ready() || self.ended.is_some()
+        self.fed > 0 || self.is_ready() || matches!(self.phase, Phase::Ended(_))
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.ended.is_some() && !self.is_ready()
+        matches!(self.phase, Phase::Ended(_)) && !self.is_ready()
     }
 
     fn write(&mut self) {

@@ -14,7 +14,7 @@ use mio::unix::pipe::Receiver;
 use mio::{Events, Interest, Poll, Token};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use crate::process::{environment, find};
+use crate::process::{ChildMark, environment, find};
 
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// Between two looks at a program that has closed its output and not ended.
@@ -24,23 +24,32 @@ pub(super) fn probe(
     program: &Program,
     runs: &[Vec<String>],
     env: &Env,
+    mark: &ChildMark,
     timeout: Duration,
 ) -> Result<Probe, ProgramFault> {
     let path = find(program)?;
     let runs: io::Result<Vec<Run>> =
-        runs.iter().map(|args| run(&path, args, env, timeout)).collect();
+        runs.iter().map(|args| run(&path, args, env, mark, timeout)).collect();
     let runs = runs.map_err(|error| ProgramFault::Failed(error.to_string()))?;
     let path = path.into_os_string().into_string();
     let path = path.map_err(|_| ProgramFault::Failed("its path is not UTF-8".to_owned()))?;
     Ok(Probe { path, runs })
 }
 
-fn run(program: &Path, args: &[String], env: &Env, timeout: Duration) -> io::Result<Run> {
+fn run(
+    program: &Path,
+    args: &[String],
+    env: &Env,
+    mark: &ChildMark,
+    timeout: Duration,
+) -> io::Result<Run> {
     let deadline = Instant::now() + timeout;
+    let (name, value) = mark.variable();
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
         .envs(environment(env))
+        .env(name, value)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -49,6 +58,8 @@ fn run(program: &Path, args: &[String], env: &Env, timeout: Duration) -> io::Res
         .spawn()?;
     let heard = hear(&mut child, deadline);
     let status = end(&mut child, deadline)?;
+    // It may have left something in a session of its own.
+    mark.end();
     let [stdout, stderr] = heard?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     Ok(Run { code: status.code(), stdout, stderr })
 }
