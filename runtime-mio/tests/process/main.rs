@@ -1,150 +1,22 @@
 //! Children: what they get, what is heard of them, and that nothing of them is left.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod nursery;
+mod tree;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command as StdCommand, Stdio};
-use std::time::{Duration, Instant};
 
 use clawd_protocol::access::token::Secret;
-use clawd_protocol::{Command, Env, Input, ProcId, ProgramFault, Stream};
+use clawd_protocol::{Env, ProcId, ProgramFault};
 use clawd_runtime_mio::files::DataDir;
-use clawd_runtime_mio::process::Processes;
 use clawd_runtime_mio::store::Store;
-use common::{home, script, wait_for};
-use mio::{Events, Poll};
-
-const NO_ENV: Env = Env { inherit: &["PATH"], set: Vec::new() };
-
-/// The example that is a guard; cargo builds it with the tests.
-fn guard() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let guard = test.ancestors().nth(2).unwrap().join("examples/guard");
-    assert!(guard.exists(), "type: cargo build -p clawd-runtime-mio --example guard");
-    guard
-}
-
-#[derive(Debug, Default)]
-struct Heard {
-    out: Vec<u8>,
-    err: Vec<u8>,
-    fed: usize,
-    exited: Option<Option<i32>>,
-    /// The most that one turn told.
-    turn_bytes: usize,
-}
-
-/// A loop with children and nothing else.
-struct Nursery {
-    poll: Poll,
-    processes: Processes,
-    heard: std::collections::BTreeMap<ProcId, Heard>,
-}
-
-impl Nursery {
-    fn new() -> Self {
-        let dir = home();
-        Self::marked_by(&DataDir::open(dir.path()).unwrap())
-    }
-
-    fn marked_by(dir: &DataDir) -> Self {
-        let processes = Processes::new(guard(), dir.child_mark().unwrap(), 100..130);
-        Self { poll: Poll::new().unwrap(), processes, heard: Default::default() }
-    }
-
-    fn start(&mut self, number: u64, command: &Command) -> Result<u32, ProgramFault> {
-        self.processes.spawn(self.poll.registry(), ProcId(number), command)
-    }
-
-    fn turn(&mut self) {
-        let mut events = Events::with_capacity(64);
-        let soon = Some(Duration::from_millis(10));
-        self.poll.poll(&mut events, soon).unwrap();
-        for event in &events {
-            self.processes.on_event(event.token());
-        }
-        self.processes.on_child_signal();
-        let heard = &mut self.heard;
-        let mut told = std::collections::BTreeMap::<ProcId, usize>::new();
-        let _ = self.processes.work(&mut |input| match input {
-            Input::Output { proc, stream, bytes } => {
-                let heard = heard.entry(proc).or_default();
-                assert_eq!(heard.exited, None, "nothing is told after the end");
-                *told.entry(proc).or_default() += bytes.len();
-                heard.turn_bytes = heard.turn_bytes.max(told[&proc]);
-                match stream {
-                    Stream::Out => heard.out.extend_from_slice(bytes),
-                    Stream::Err => heard.err.extend_from_slice(bytes),
-                }
-            }
-            Input::Fed { proc, bytes } => heard.entry(proc).or_default().fed += bytes,
-            Input::Exited { proc, code } => {
-                let before = heard.entry(proc).or_default().exited.replace(code);
-                assert_eq!(before, None, "the end is told once");
-            }
-            input @ (Input::Started { .. }
-            | Input::Opened { .. }
-            | Input::Requested { .. }
-            | Input::Began { .. }
-            | Input::Text { .. }
-            | Input::Broke { .. }
-            | Input::Flushed { .. }
-            | Input::Closed { .. }
-            | Input::Stored { .. }
-            | Input::Answered { .. }
-            | Input::Spawned { .. }
-            | Input::Tick
-            | Input::Shutdown) => panic!("{input:?}"),
-        });
-    }
-
-    fn until(&mut self, what: &str, is_so: impl Fn(&mut Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !is_so(self) {
-            assert!(Instant::now() < deadline, "{what}: {:?}", self.heard);
-            self.turn();
-        }
-    }
-
-    fn exit(&mut self, number: u64) -> &Heard {
-        self.until("exit", |nursery| nursery.of(number).exited.is_some());
-        self.of(number)
-    }
-
-    fn of(&mut self, number: u64) -> &mut Heard {
-        self.heard.entry(ProcId(number)).or_default()
-    }
-
-    fn out(&mut self, number: u64) -> String {
-        String::from_utf8(self.of(number).out.clone()).unwrap()
-    }
-}
-
-fn command(program: &Path, args: &[&str], cwd: &Path) -> Command {
-    Command {
-        program: program.to_str().unwrap().to_owned(),
-        args: args.iter().map(|&arg| arg.to_owned()).collect(),
-        cwd: cwd.to_str().unwrap().to_owned(),
-        env: NO_ENV,
-    }
-}
-
-fn shell(text: &str, cwd: &Path) -> Command {
-    command(Path::new("/bin/sh"), &["-c", text], cwd)
-}
-
-fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
-}
-
-fn pids(dir: &Path, names: &[&str]) -> Vec<u32> {
-    let read = |name: &&str| fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok();
-    names.iter().filter_map(read).collect()
-}
+use common::{home, script};
+use nursery::{Nursery, command, guard, shell};
 
 #[test]
 fn i1_arguments_arrive_as_they_are() {
@@ -281,79 +153,7 @@ fn i4_a_child_gets_three_descriptors_no_core_files_and_the_users_umask() {
     let heard = fs::read_to_string(out).unwrap();
     let lines: Vec<&str> = heard.lines().collect();
     assert_eq!(lines[..3], ["0027", "0", "0"]);
-    // What a plain child of ours gets: standard streams, and what this test's own starter left open.
-    let plain = StdCommand::new("/bin/sh").args(["-c", text]).output().unwrap();
-    let plain = String::from_utf8(plain.stdout).unwrap();
-    assert_eq!(lines[3], plain.lines().last().unwrap(), "nothing of the daemon's");
-}
-
-/// An agent that does not want to end, with one child in a session of its own that does not either.
-fn stubborn(dir: &Path) -> String {
-    format!(
-        "trap '' TERM INT HUP; cd {dir}
-         setsid sh -c 'trap \"\" TERM HUP; sh -c \"echo \\$\\$ > third; exec sleep 1000\" & \
-           echo $$ > second; while :; do sleep 1000; done' &
-         echo $$ > first
-         while :; do sleep 1000; done",
-        dir = dir.display()
-    )
-}
-
-const STUBBORN: [&str; 3] = ["first", "second", "third"];
-
-#[test]
-fn i4_nothing_survives_a_daemon_that_was_killed() {
-    let home = home();
-    let mut daemon = stand_in(&stubborn(home.path()), &home.path().join("out")).spawn().unwrap();
-    wait_for("the tree", || pids(home.path(), &STUBBORN).len() == 3);
-    let tree = pids(home.path(), &STUBBORN);
-    assert!(tree.iter().all(|&pid| is_alive(pid)));
-    daemon.kill().unwrap();
-    let killed = Instant::now();
-    daemon.wait().unwrap();
-    wait_for("the end of the tree", || !tree.iter().any(|&pid| is_alive(pid)));
-    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
-}
-
-#[test]
-fn i4_kill_ends_the_whole_tree() {
-    let home = home();
-    let mut nursery = Nursery::new();
-    nursery.start(1, &shell(&stubborn(home.path()), Path::new("/tmp"))).unwrap();
-    nursery.until("the tree", |_| pids(home.path(), &STUBBORN).len() == 3);
-    let tree = pids(home.path(), &STUBBORN);
-    let asked = Instant::now();
-    nursery.processes.kill(ProcId(1));
-    assert_eq!(nursery.exit(1).exited, Some(None), "a signal ended it");
-    assert!(asked.elapsed() < Duration::from_secs(5));
-    assert!(!tree.iter().any(|&pid| is_alive(pid)), "before the end is told");
-}
-
-#[test]
-fn i4_what_an_agent_leaves_behind_is_ended_with_it() {
-    let home = home();
-    let text = format!(
-        "cd {}; setsid sh -c 'echo $$ > first; exec sleep 1000' & \
-         while [ ! -s first ]; do :; done; exit 7",
-        home.path().display()
-    );
-    let mut nursery = Nursery::new();
-    nursery.start(1, &shell(&text, Path::new("/tmp"))).unwrap();
-    assert_eq!(nursery.exit(1).exited, Some(Some(7)));
-    assert!(!is_alive(pids(home.path(), &["first"])[0]));
-}
-
-#[test]
-fn i4_an_agent_whose_guard_was_killed_is_ended_too() {
-    let mut nursery = Nursery::new();
-    let text = "echo $$; trap '' TERM HUP; while :; do sleep 1000; done";
-    let guard = nursery.start(1, &shell(text, Path::new("/tmp"))).unwrap();
-    nursery.until("its number", |nursery| nursery.of(1).out.ends_with(b"\n"));
-    let agent = nursery.out(1).trim().parse().unwrap();
-    let guard = rustix::process::Pid::from_raw(guard.try_into().unwrap()).unwrap();
-    rustix::process::kill_process(guard, rustix::process::Signal::KILL).unwrap();
-    assert_eq!(nursery.exit(1).exited, Some(None));
-    wait_for("the end of the agent", || !is_alive(agent));
+    assert_eq!(lines[3], "0 1 2 3", "3 is the list's own");
 }
 
 #[test]
