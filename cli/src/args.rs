@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use access::{Device, Pair, Token};
 pub(crate) use daemon::{Provider, Serve};
-pub(crate) use sessions::{Attach, Run, Send, Session};
+pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop};
 
 mod access;
 mod daemon;
@@ -22,7 +22,7 @@ const TEMPLATE: &str = "\
 Usage: {usage}
 
 Getting going   up, pair
-Sessions        run, send, attach, session
+Sessions        run, send, attach, stop <session>, pause, resume, open, session
 Access          device, token
 Daemon          serve, start, stop, status, provider
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
@@ -122,6 +122,21 @@ rpc: session.create, session.sendMessage, tool.approve, tool.reject, session.can
     Send(Send),
     /// Follow a session at the terminal: watch, type, answer questions
     Attach(Attach),
+    /// Let a session take no more messages
+    #[command(after_help = "A turn that runs goes on to its end.
+
+rpc: session.pause")]
+    Pause(Named),
+    /// Let a paused session take messages again
+    #[command(after_help = "rpc: session.resume")]
+    Resume(Named),
+    /// Print the command that goes on with a session in the agent's own program
+    #[command(after_help = "Examples:
+  clawd open 7f3a               cd ~/api && claude --resume …
+  eval \"$(clawd open 7f3a)\"    do it
+
+rpc: session.list")]
+    Open(Named),
     /// List, show, create and delete sessions
     #[command(subcommand)]
     Session(Session),
@@ -135,9 +150,8 @@ rpc: session.create, session.sendMessage, tool.approve, tool.reject, session.can
     Serve(Serve),
     /// Start the daemon in the background
     Start,
-    /// Stop the daemon
-    #[command(after_help = "rpc: daemon.shutdown")]
-    Stop,
+    /// Stop the daemon; with a session, only that session's turn
+    Stop(Stop),
     /// Say what the daemon is doing
     #[command(after_help = "rpc: daemon.status, session.list")]
     Status,

@@ -53,6 +53,24 @@ pub(crate) struct Attach {
     pub(crate) limit: u16,
 }
 
+/// A command about one session.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// A session's id, or a unique beginning of it
+    pub(crate) session: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  clawd stop            stop the daemon, and with it all turns
+  clawd stop 7f3a       end the turn of session 7f3a; the daemon goes on
+
+rpc: daemon.shutdown; with a session, session.cancel")]
+pub(crate) struct Stop {
+    /// A session's id, or a unique beginning of it: only its turn is ended
+    pub(crate) session: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Session {
     /// List sessions, newest first

@@ -7,15 +7,17 @@ use std::io::{self, IsTerminal as _, Write as _};
 use clawd_protocol::text::visible_line;
 use serde_json::Value;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Stop};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
 
 mod attach;
+mod control;
 mod decision;
 mod device;
 mod help;
+mod open;
 mod pair;
 mod provider;
 mod question;
@@ -36,7 +38,8 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         None => status::bare(&home()?, screen),
         Some(Command::Up) => start::up(&home()?, screen),
         Some(Command::Start) => start::start(&home()?, screen),
-        Some(Command::Stop) => start::stop(&home()?, screen),
+        Some(Command::Stop(Stop { session: None })) => start::stop(&home()?, screen),
+        Some(Command::Stop(Stop { session: Some(id) })) => control::stop(&home()?, screen, &id),
         Some(Command::Serve(args)) => serve::serve_or_report(&cli.global, screen, args.detached),
         Some(Command::Status) => status::status(&home()?, screen),
         Some(Command::Pair(args)) => pair::pair(&home()?, screen, &args),
@@ -46,6 +49,9 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Run(args)) => run::run(&home()?, screen, &args),
         Some(Command::Send(args)) => send::send(&home()?, screen, &args),
         Some(Command::Attach(args)) => attach::attach(&home()?, screen, &args),
+        Some(Command::Pause(args)) => control::pause(&home()?, screen, &args.session),
+        Some(Command::Resume(args)) => control::resume(&home()?, screen, &args.session),
+        Some(Command::Open(args)) => open::open(&home()?, screen, &args.session),
         Some(Command::Provider(_)) => provider::list(&home()?, screen),
         Some(Command::Version) => help::version(screen),
         Some(Command::Help { topic }) => help::help(&topic, screen),

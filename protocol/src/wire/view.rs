@@ -60,6 +60,7 @@ pub(crate) struct SessionView<'a> {
     model: Option<&'a str>,
     model_override: Option<&'a str>,
     waiting_for: Option<&'static str>,
+    agent_session: Option<&'a str>,
     usage: UsageView,
 }
 
@@ -77,6 +78,7 @@ impl<'a> SessionView<'a> {
             model: record.model.as_deref(),
             model_override: record.model_override.as_deref(),
             waiting_for,
+            agent_session: record.agent_resumable.then_some(record.agent_session.as_str()),
             usage: record.usage.into(),
         }
     }
