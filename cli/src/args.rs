@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use access::{Device, Pair, Token};
+pub(crate) use approvals::{Approvals, Approve, Deny};
 pub(crate) use daemon::{Provider, Serve};
 pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop};
 
 mod access;
+mod approvals;
 mod daemon;
 mod sessions;
 
@@ -23,6 +25,7 @@ Usage: {usage}
 
 Getting going   up, pair
 Sessions        run, send, attach, stop <session>, pause, resume, open, session
+Approvals       approvals, approve, deny
 Access          device, token
 Daemon          serve, start, stop, status, provider
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
@@ -140,6 +143,12 @@ rpc: session.list")]
     /// List, show, create and delete sessions
     #[command(subcommand)]
     Session(Session),
+    /// List the tool calls that wait for a decision
+    Approvals(Approvals),
+    /// Let a tool call run
+    Approve(Approve),
+    /// Do not let a tool call run
+    Deny(Deny),
     /// List, rename, revoke paired devices, change what they may do
     #[command(subcommand)]
     Device(Device),

@@ -81,6 +81,16 @@ pub(crate) struct ToolCall {
     pub(crate) input: Value,
     pub(crate) status: String,
     pub(crate) risk_level: String,
+    pub(crate) decision: Option<Decided>,
+}
+
+/// Who decided on a tool call, when and how.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct Decided {
+    pub(crate) by: String,
+    pub(crate) at: String,
+    pub(crate) kind: String,
 }
 
 /// A tool call that waits for a decision.

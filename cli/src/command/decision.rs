@@ -2,12 +2,18 @@
 //!
 //! Owns the calls about approvals, so that nobody else knows their names; refuses to know who decides and what is shown.
 
+use clawd_protocol::text::visible_line;
 use serde_json::{Value, json};
 
 use super::typed;
-use crate::connection::Connection;
+use crate::connection::{Connection, Event};
 use crate::exit::Failure;
-use crate::wire::Approval;
+use crate::wire::{Approval, Device, Session, ToolCall};
+
+/// Decisions are looked for in so many sessions, the newest first.
+const SESSIONS_SEARCHED_MAX: usize = 50;
+/// As many as the daemon gives at once.
+const TOOL_CALLS: u16 = 200;
 
 /// A decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +32,82 @@ pub(super) fn pending(daemon: &mut Connection) -> Result<(Value, Vec<Approval>),
     let listed = answer.get_mut("approvals").map(Value::take).unwrap_or_default();
     let approvals = typed(&listed)?;
     Ok((listed, approvals))
+}
+
+/// What an event says about approvals.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Somebody must decide on something more.
+    Asked,
+    /// This one is decided.
+    Resolved { tool_call: String, kind: String, by: String },
+}
+
+/// What this event says about approvals, if anything.
+pub(super) fn news(event: &Event) -> Option<News> {
+    let text = |key| event.params.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    match event.method.as_str() {
+        "tool.approvalRequested" => Some(News::Asked),
+        "tool.approvalResolved" => Some(News::Resolved {
+            tool_call: text("toolCallId"),
+            kind: text("kind"),
+            by: text("by"),
+        }),
+        _ => None,
+    }
+}
+
+/// How a decision of this kind is told.
+pub(super) fn participle(kind: &str) -> String {
+    match kind {
+        "allow_once" => "allowed once".to_owned(),
+        "allow_session" => "allowed for the session".to_owned(),
+        "deny" => "denied".to_owned(),
+        other => visible_line(other).into_owned(),
+    }
+}
+
+/// A tool call that was decided already, whose id begins so; in one session, or in any. The latest, if there are several.
+pub(super) fn decided(
+    daemon: &mut Connection,
+    prefix: &str,
+    session: Option<&str>,
+) -> Result<Option<ToolCall>, Failure> {
+    let sessions = match session {
+        Some(session) => vec![session.to_owned()],
+        None => {
+            let listed: Vec<Session> = typed(&daemon.call("session.list", json!({}))?)?;
+            listed.into_iter().take(SESSIONS_SEARCHED_MAX).map(|session| session.id).collect()
+        }
+    };
+    let mut latest: Option<(String, ToolCall)> = None;
+    for session in sessions {
+        let page = json!({"sessionId": session, "limit": TOOL_CALLS});
+        let calls: Vec<ToolCall> = typed(&daemon.call("session.toolCalls", page)?)?;
+        for call in calls.into_iter().filter(|call| call.id.starts_with(prefix)) {
+            let Some(at) = call.decision.as_ref().map(|decision| decision.at.clone()) else {
+                continue;
+            };
+            if latest.as_ref().is_none_or(|(latest, _)| *latest < at) {
+                latest = Some((at, call));
+            }
+        }
+    }
+    Ok(latest.map(|(_, call)| call))
+}
+
+/// Whoever decided, by name.
+pub(super) fn who(daemon: &mut Connection, by: &str) -> Result<String, Failure> {
+    if matches!(by, "owner" | "daemon") {
+        return Ok(format!("the {by}"));
+    }
+    let answer = daemon.call("device.list", json!({"includeRevoked": true}))?;
+    let devices: Vec<Device> = typed(&answer)?;
+    let device = devices.into_iter().find(|device| device.id == by);
+    Ok(device.map_or_else(
+        || visible_line(by).into_owned(),
+        |device| format!("\"{}\"", visible_line(&device.name)),
+    ))
 }
 
 /// Tells the daemon and waits until the agent has taken it.

@@ -12,6 +12,8 @@ use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
 
+mod approvals;
+mod approve;
 mod attach;
 mod control;
 mod decision;
@@ -52,6 +54,9 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Pause(args)) => control::pause(&home()?, screen, &args.session),
         Some(Command::Resume(args)) => control::resume(&home()?, screen, &args.session),
         Some(Command::Open(args)) => open::open(&home()?, screen, &args.session),
+        Some(Command::Approvals(args)) => approvals::approvals(&home()?, screen, &args),
+        Some(Command::Approve(args)) => approve::approve(&home()?, screen, &args),
+        Some(Command::Deny(args)) => approve::deny(&home()?, screen, &args),
         Some(Command::Provider(_)) => provider::list(&home()?, screen),
         Some(Command::Version) => help::version(screen),
         Some(Command::Help { topic }) => help::help(&topic, screen),
@@ -102,7 +107,10 @@ fn resolve(typed: &str, what: &str, ids: &[(String, String)]) -> Result<String, 
             &format!("{what}_not_found"),
             format!("there is no {what} `{typed}`"),
         )
-        .hint(format!("see `clawd {what} list`"))),
+        .hint(match what {
+            "approval" => "see `clawd approvals`".to_owned(),
+            what => format!("see `clawd {what} list`"),
+        })),
         (None, several) => {
             let candidates: Vec<String> = several
                 .iter()

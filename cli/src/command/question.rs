@@ -28,6 +28,24 @@ const MEANING: &str = "  \
   n  do not let it run; the agent is told so and goes on
 ";
 
+/// Which kinds of yes are on offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// Once, or for the session.
+    Any,
+    /// For the session, which is what was asked for.
+    Session,
+}
+
+impl Offer {
+    const fn letters(self) -> &'static str {
+        match self {
+            Self::Any => "[y] once  [s] session  [n] deny  [?] help (Enter alone denies):",
+            Self::Session => "[s] session  [n] deny  [?] help (Enter alone denies):",
+        }
+    }
+}
+
 /// What the person said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
@@ -47,12 +65,13 @@ pub(super) struct Question {
     /// So many of `lines` have been shown.
     shown: usize,
     typed: Vec<u8>,
+    offer: Offer,
     style: Style,
 }
 
 impl Question {
     /// Puts the question; `None` if there is no terminal to put it to.
-    pub(super) fn put(call: &ToolCall, style: Style) -> Option<Self> {
+    pub(super) fn put(call: &ToolCall, offer: Offer, style: Style) -> Option<Self> {
         let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
         let columns = tcgetwinsize(&terminal).map_or(80, |size| usize::from(size.ws_col)).max(24);
         let lines = payload(&call.input, columns - 4);
@@ -64,6 +83,7 @@ impl Question {
             lines,
             shown: 0,
             typed: Vec::new(),
+            offer,
             style,
         };
         let risk = if call.risk_level.is_empty() {
@@ -91,7 +111,7 @@ impl Question {
             return None;
         }
         let typed = std::mem::take(&mut self.typed);
-        match answer(&typed, self.is_whole()) {
+        match answer(&typed, self.is_whole(), self.offer) {
             Reply::Word(word) => Some(word),
             Reply::More if self.is_whole() => self.again(MEANING),
             Reply::More => self.show_more().and_then(|()| self.prompt()).err().map(|_| Word::Deny),
@@ -128,7 +148,7 @@ impl Question {
     fn prompt(&mut self) -> io::Result<()> {
         let rest = self.lines.get(self.shown..).unwrap_or_default();
         let prompt = if rest.is_empty() {
-            "[y] once  [s] session  [n] deny  [?] help (Enter alone denies):".to_owned()
+            self.offer.letters().to_owned()
         } else {
             let bytes: usize = rest.iter().map(String::len).sum();
             format!("{bytes} more bytes  [?] show them  [n] deny (Enter alone denies):")
@@ -159,9 +179,9 @@ enum Reply {
 }
 
 /// What a typed line means. Only a letter and Enter, with all of the payload shown, is a yes.
-fn answer(typed: &[u8], is_whole: bool) -> Reply {
+fn answer(typed: &[u8], is_whole: bool, offer: Offer) -> Reply {
     match (typed.trim_ascii(), is_whole) {
-        (b"y", true) => Reply::Word(Word::Once),
+        (b"y", true) if offer == Offer::Any => Reply::Word(Word::Once),
         (b"s", true) => Reply::Word(Word::Session),
         (b"?", _) => Reply::More,
         (b"" | b"n", _) => Reply::Word(Word::Deny),
@@ -215,22 +235,24 @@ mod tests {
 
     #[test]
     fn k2_only_a_letter_and_enter_is_a_yes() {
-        assert_eq!(answer(b"y\n", true), Reply::Word(Word::Once));
-        assert_eq!(answer(b"s\n", true), Reply::Word(Word::Session));
+        assert_eq!(answer(b"y\n", true, Offer::Any), Reply::Word(Word::Once));
+        assert_eq!(answer(b"s\n", true, Offer::Any), Reply::Word(Word::Session));
+        assert_eq!(answer(b"y\n", true, Offer::Session), Reply::Again);
+        assert_eq!(answer(b"s\n", true, Offer::Session), Reply::Word(Word::Session));
         for no in [&b"\n"[..], b"", b"n\n", b"  \n"] {
-            assert_eq!(answer(no, true), Reply::Word(Word::Deny));
+            assert_eq!(answer(no, true, Offer::Any), Reply::Word(Word::Deny));
         }
         for unclear in [&b"yes\n"[..], b"Y\n", b"yy\n", b"ok\n", b"\x1b[A\n", b"y y\n"] {
-            assert_eq!(answer(unclear, true), Reply::Again);
+            assert_eq!(answer(unclear, true, Offer::Any), Reply::Again);
         }
     }
 
     #[test]
     fn h4_yes_can_be_said_only_when_all_was_shown() {
-        assert_eq!(answer(b"y\n", false), Reply::Again);
-        assert_eq!(answer(b"s\n", false), Reply::Again);
-        assert_eq!(answer(b"?\n", false), Reply::More);
-        assert_eq!(answer(b"n\n", false), Reply::Word(Word::Deny));
+        assert_eq!(answer(b"y\n", false, Offer::Any), Reply::Again);
+        assert_eq!(answer(b"s\n", false, Offer::Any), Reply::Again);
+        assert_eq!(answer(b"?\n", false, Offer::Any), Reply::More);
+        assert_eq!(answer(b"n\n", false, Offer::Any), Reply::Word(Word::Deny));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT};
 
 use super::decision::{self, Decision};
-use super::question::{Question, Word};
+use super::question::{Offer, Question, Word};
 use super::send::Outgoing;
 use super::{session, typed};
 use crate::connection::{Connection, Event, Woken};
@@ -142,7 +142,7 @@ impl<'a> Watch<'a> {
         while self.question.is_none() && self.interrupts == 0 {
             let Some(call) = self.waiting.pop_front() else { return Ok(()) };
             self.turn.break_line();
-            match Question::put(&call, self.screen.err) {
+            match Question::put(&call, Offer::Any, self.screen.err) {
                 Some(question) => self.question = Some(question),
                 None => {
                     self.denied_unasked = true;

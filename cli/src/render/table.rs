@@ -43,6 +43,11 @@ impl Cell {
         }
     }
 
+    /// What has passed `text::visible_line` already.
+    pub(crate) fn safe(shown: &str) -> Self {
+        Self { shown: shown.to_owned(), full: shown.to_owned(), bright: None }
+    }
+
     /// An id whose first `unique` characters are enough.
     pub(crate) fn id(id: &str, unique: usize) -> Self {
         let shown: String = id.chars().take(unique.max(8)).collect();

@@ -1,0 +1,170 @@
+//! `approve` and `deny`: one decision, made here.
+//!
+//! Owns how an approval is found and what is said when somebody was quicker; refuses to know how it is asked about, which
+//! is `question`'s. Invariant: without `--yes` nothing is allowed that was not shown whole (security H4, K2).
+
+use std::os::fd::AsFd as _;
+use std::time::Instant;
+
+use clawd_protocol::text::{visible, visible_line};
+use serde_json::json;
+
+use super::decision::{self, Decision, News};
+use super::question::{Offer, Question, Word};
+use super::{resolve, summary};
+use crate::args::{Approve, Deny};
+use crate::connection::{Connection, Woken};
+use crate::exit::{Exit, Failure};
+use crate::home::Home;
+use crate::render::Screen;
+use crate::render::style::Mark;
+use crate::render::time;
+use crate::wire::{Approval, ToolCall};
+
+/// What the agent is told where nobody says why.
+const NO_REASON: &str = "denied by the person at the terminal";
+
+/// `approve`.
+pub(super) fn approve(home: &Home, screen: &Screen, args: &Approve) -> Result<Exit, Failure> {
+    let mut daemon = home.connect()?;
+    let approval = find(&mut daemon, &args.id)?;
+    let decision = if args.yes {
+        if args.session { Decision::Session } else { Decision::Once }
+    } else {
+        ask(&mut daemon, screen, &approval, args.session)?
+    };
+    tell(&mut daemon, screen, &approval, decision)
+}
+
+/// `deny`.
+pub(super) fn deny(home: &Home, screen: &Screen, args: &Deny) -> Result<Exit, Failure> {
+    let mut daemon = home.connect()?;
+    let approval = find(&mut daemon, &args.id)?;
+    let reason = args.message.as_deref().unwrap_or(NO_REASON);
+    tell(&mut daemon, screen, &approval, Decision::Deny(reason)).map(|_| Exit::Ok)
+}
+
+/// The approval whose id begins so; if it is decided already, an error that says how.
+fn find(daemon: &mut Connection, prefix: &str) -> Result<Approval, Failure> {
+    let (_, approvals) = decision::pending(daemon)?;
+    let name = |it: &Approval| format!("{} {}", visible_line(&it.tool), summary(&it.input));
+    let names: Vec<(String, String)> =
+        approvals.iter().map(|approval| (approval.id.clone(), name(approval))).collect();
+    let id = match resolve(prefix, "approval", &names) {
+        Err(failure) if failure.kind == "approval_not_found" => {
+            return Err(match decision::decided(daemon, prefix, None)? {
+                Some(call) if !prefix.is_empty() => already(daemon, &call)?,
+                Some(_) | None => failure,
+            });
+        }
+        id => id?,
+    };
+    approvals.into_iter().find(|approval| approval.id == id).ok_or_else(|| {
+        Failure::new(Exit::NotFound, "approval_not_found", format!("there is no approval `{id}`"))
+    })
+}
+
+/// `a81c… was denied 12s ago by "Ana's phone"`.
+fn already(daemon: &mut Connection, call: &ToolCall) -> Result<Failure, Failure> {
+    let decision = call.decision.clone().unwrap_or_default();
+    let when = time::parse(&decision.at)
+        .map_or_else(|| visible_line(&decision.at).into_owned(), |at| time::ago(at, time::now()));
+    let short: String = call.id.chars().take(8).collect();
+    let (word, who) = (decision::participle(&decision.kind), decision::who(daemon, &decision.by)?);
+    Ok(Failure::new(
+        Exit::NotFound,
+        "already_decided",
+        format!("{} was {word} {when} by {who}", visible_line(&short)),
+    )
+    .detail("by", decision.by)
+    .detail("at", decision.at)
+    .detail("kind", decision.kind))
+}
+
+/// Asks the person at the terminal; what others decide meanwhile goes first.
+fn ask(
+    daemon: &mut Connection,
+    screen: &Screen,
+    approval: &Approval,
+    for_session: bool,
+) -> Result<Decision<'static>, Failure> {
+    let nobody = || {
+        Failure::usage("not confirmed, no terminal to ask on").hint(
+            "`clawd approvals --json` shows the whole call; add `--yes` if you know what it is",
+        )
+    };
+    if !Screen::can_ask() {
+        return Err(nobody());
+    }
+    let call = ToolCall {
+        id: approval.tool_call.clone(),
+        name: approval.tool.clone(),
+        input: approval.input.clone(),
+        risk_level: approval.risk.clone(),
+        ..ToolCall::default()
+    };
+    let offer = if for_session { Offer::Session } else { Offer::Any };
+    let mut question = Question::put(&call, offer, screen.err).ok_or_else(nobody)?;
+    loop {
+        match daemon.wait(&[question.as_fd()], None)? {
+            Woken::Event(event) => match decision::news(&event) {
+                Some(News::Resolved { tool_call, .. }) if tool_call == approval.tool_call => {
+                    question.withdraw("this was decided elsewhere");
+                    return Err(too_late(daemon, approval)?);
+                }
+                Some(_) | None => {}
+            },
+            Woken::Other(_) => match question.read() {
+                Some(Word::Once) => return Ok(Decision::Once),
+                Some(Word::Session) => return Ok(Decision::Session),
+                Some(Word::Deny) => return Ok(Decision::Deny(NO_REASON)),
+                None => {}
+            },
+            Woken::Answer(_) | Woken::Timeout => {}
+        }
+    }
+}
+
+/// Somebody was quicker: who, and how.
+fn too_late(daemon: &mut Connection, approval: &Approval) -> Result<Failure, Failure> {
+    match decision::decided(daemon, &approval.tool_call, Some(&approval.session))? {
+        Some(call) => already(daemon, &call),
+        None => Ok(Failure::new(Exit::NotFound, "already_decided", "this waits no more")),
+    }
+}
+
+/// Tells the daemon; done once the agent has it.
+fn tell(
+    daemon: &mut Connection,
+    screen: &Screen,
+    approval: &Approval,
+    decision: Decision<'_>,
+) -> Result<Exit, Failure> {
+    let began = Instant::now();
+    let told = decision::tell(daemon, &approval.session, &approval.tool_call, decision);
+    match told {
+        Err(failure) if failure.kind == "already_decided" => {
+            return Err(too_late(daemon, approval)?);
+        }
+        told => told?,
+    };
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (word, mark, exit) = match decision {
+        Decision::Once => ("allow_once", Mark::Ok, Exit::Ok),
+        Decision::Session => ("allow_session", Mark::Ok, Exit::Ok),
+        Decision::Deny(_) => ("deny", Mark::Fail, Exit::Turn),
+    };
+    if screen.is_json() {
+        screen.json(&json!({
+            "approval_id": approval.id, "kind": word, "deliveredMs": took_ms,
+        }))?;
+        return Ok(exit);
+    }
+    let told = match decision {
+        Decision::Once | Decision::Session => String::new(),
+        Decision::Deny(reason) => format!(", and the agent was told why: {}", visible(reason)),
+    };
+    let word = decision::participle(word);
+    screen.note(mark, &format!("{word}{told} (delivered in {took_ms} ms)"));
+    Ok(exit)
+}
