@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use access::{Device, Pair, Token};
 pub(crate) use approvals::{Approvals, Approve, Deny};
-pub(crate) use daemon::{Provider, Serve};
+pub(crate) use daemon::{Logs, Provider, Serve};
 pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop};
 
 mod access;
@@ -27,7 +27,7 @@ Getting going   up, pair
 Sessions        run, send, attach, stop <session>, pause, resume, open, session
 Approvals       approvals, approve, deny
 Access          device, token
-Daemon          serve, start, stop, status, provider
+Daemon          serve, start, stop, status, logs, provider
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
 
 Try: clawd up
@@ -164,6 +164,8 @@ rpc: session.list")]
     /// Say what the daemon is doing
     #[command(after_help = "rpc: daemon.status, session.list")]
     Status,
+    /// Show what the daemon in the background has said
+    Logs(Logs),
     /// Say which agent CLIs can be used
     #[command(subcommand)]
     Provider(Provider),

@@ -160,10 +160,10 @@ impl From<RpcError> for Failure {
         let exit = match kind.as_str() {
             "unauthorized" | "role" => Exit::Token,
             "session_not_found" | "device_not_found" | "repo_not_found" | "already_decided"
-            | "not_found" => Exit::NotFound,
+            | "not_pending" | "not_found" => Exit::NotFound,
             "provider_not_available" => Exit::Provider,
             "tool_blocked" => Exit::Turn,
-            "invalid_params" => Exit::Usage,
+            "bad_params" | "invalid_params" => Exit::Usage,
             _ => Exit::Failure,
         };
         let mut details = error
@@ -222,6 +222,7 @@ mod tests {
             (-32002, Some("session_busy"), 1),
             (-32001, None, 9),
             (-32602, Some("already_decided"), 9),
+            (-32602, Some("bad_params"), 2),
             (-32603, None, 1),
         ] {
             assert_eq!(rpc(code, kind).exit.code(), exit, "{code} {kind:?}");

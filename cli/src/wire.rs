@@ -26,6 +26,8 @@ pub(crate) struct Provider {
     pub(crate) authenticated: Option<bool>,
     pub(crate) version: Option<String>,
     pub(crate) path: Option<String>,
+    /// Why it cannot be used.
+    pub(crate) error: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -21,7 +21,8 @@ All in the data directory, which only you can enter:
 auth_token    the local token: whoever reads it may do everything
 config.toml   your settings; must be readable by you only (chmod 600)
 clawd.sock    where this command finds the daemon
-clawd.log     what a daemon started in the background has said
+clawd.log     what a daemon started in the background has said (clawd logs)
+clawd.log.1   what it said before, once that was too long
 
 config.toml:
 

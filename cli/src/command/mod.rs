@@ -19,6 +19,7 @@ mod control;
 mod decision;
 mod device;
 mod help;
+mod logs;
 mod open;
 mod pair;
 mod provider;
@@ -57,7 +58,8 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Approvals(args)) => approvals::approvals(&home()?, screen, &args),
         Some(Command::Approve(args)) => approve::approve(&home()?, screen, &args),
         Some(Command::Deny(args)) => approve::deny(&home()?, screen, &args),
-        Some(Command::Provider(_)) => provider::list(&home()?, screen),
+        Some(Command::Logs(args)) => logs::logs(&cli.global, screen, &args),
+        Some(Command::Provider(args)) => provider::provider(&home()?, screen, &args),
         Some(Command::Version) => help::version(screen),
         Some(Command::Help { topic }) => help::help(&topic, screen),
     }

@@ -1,9 +1,10 @@
-//! `provider list`, and how a provider looks in a line.
+//! `provider list|check`, and how a provider looks in a line.
 
 use clawd_protocol::text::visible_line;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{columns, typed};
+use crate::args::Provider as Args;
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
@@ -11,8 +12,45 @@ use crate::render::style::{Mark, Style};
 use crate::render::table::{Cell, Table};
 use crate::wire::Provider;
 
-/// `provider list`.
-pub(super) fn list(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
+/// `provider …`.
+pub(super) fn provider(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
+    match args {
+        Args::List => list(home, screen),
+        Args::Check { name } => check(home, screen, name.as_deref()),
+    }
+}
+
+/// Looks afresh at one, or at all.
+fn check(home: &Home, screen: &Screen, name: Option<&str>) -> Result<Exit, Failure> {
+    let mut daemon = home.connect()?;
+    let names = match name {
+        Some(name) => vec![name.to_owned()],
+        None => typed::<Vec<Provider>>(&daemon.call("daemon.providers", json!({}))?)?
+            .into_iter()
+            .map(|provider| provider.name)
+            .collect(),
+    };
+    let mut answers = Vec::new();
+    for name in &names {
+        answers.push(daemon.call("daemon.checkProvider", json!({"provider": name}))?);
+    }
+    let answer = Value::Array(answers);
+    let providers: Vec<Provider> = typed(&answer)?;
+    if screen.is_json() {
+        screen.json(if name.is_some() { &answer[0] } else { &answer })?;
+    } else {
+        for provider in &providers {
+            screen.line(&line(provider, screen.out))?;
+            if let (false, Some(why)) = (provider.available, &provider.error) {
+                screen.line(&format!("  {}", visible_line(why)))?;
+            }
+        }
+    }
+    let is_any = providers.iter().any(|provider| provider.available);
+    Ok(if is_any { Exit::Ok } else { Exit::Provider })
+}
+
+fn list(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     let answer = home.connect()?.call("daemon.providers", json!({}))?;
     if screen.is_json() {
         return screen.json(&answer).map(|()| Exit::Ok);
@@ -90,6 +128,7 @@ mod tests {
             authenticated,
             available,
             path: None,
+            error: None,
         };
         assert_eq!(line(&provider(true, Some(true), true), style), "✓ claude 2.1.212   logged in");
         assert_eq!(

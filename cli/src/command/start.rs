@@ -3,9 +3,7 @@
 //! A start is over when the child says so: one line of JSON on its stdout, `{"ready":…}` or `{"error":…}`. Nothing waits
 //! for a time to pass.
 
-use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,7 +19,6 @@ use crate::render::style::Mark;
 use crate::render::time;
 use crate::wire::{Provider, Status};
 
-const LOG: &str = "clawd.log";
 /// A stopping daemon ends its agents politely first.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -152,7 +149,7 @@ fn spawn(home: &Home) -> Result<(), Failure> {
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log(home)?)
+        .stderr(daemon::make_log(&home.dir.join(daemon::LOG))?)
         .spawn()
         .map_err(io)?;
     let mut line = String::new();
@@ -167,20 +164,8 @@ fn spawn(home: &Home) -> Result<(), Failure> {
     let exit = Exit::from_code(ended.code().unwrap_or(1));
     Err(Failure::from_json(exit, &said).unwrap_or_else(|| {
         Failure::new(exit, "start_failed", format!("the daemon did not start: {ended}"))
-            .hint(format!("see {}", home::shorten(&home.dir.join(LOG))))
+            .hint(format!("see {}", home::shorten(&home.dir.join(daemon::LOG))))
     }))
-}
-
-/// Where a daemon in the background talks to; for its owner only.
-fn log(home: &Home) -> Result<File, Failure> {
-    let path = home.dir.join(LOG);
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default())
-        .open(&path)
-        .map_err(|error| Failure::io(&format!("cannot write {}", home::shorten(&path)), &error))
 }
 
 /// Megabytes of memory in use, where the system says.
