@@ -1,6 +1,10 @@
 //! The commands that drive sessions and decide on approvals, run as programs run them: without a terminal.
 
-use clawd_tests::daemon::{Client, Daemon, Site};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use clawd_tests::daemon::{Client, Daemon, Site, write_private};
 use serde_json::{Value, json};
 
 /// What a model might say to a terminal.
@@ -83,6 +87,53 @@ fn send_can_wait_for_the_answer() {
     let (out, _) = desk.run(0, &["send", "--wait", &desk.session, &format!("say {EVIL}")]);
     assert_k1("send --wait", &out);
     assert!(out.contains(r"\u{1b}]0;owned"), "{out}");
+}
+
+/// A way to the daemon that breaks once: where the first message's acceptance would have come by.
+fn break_once(desk: &Desk) -> Site {
+    let site = Site::new();
+    write_private(&site.token_path(), format!("{}\n", desk.site.token()).as_bytes());
+    let listener = UnixListener::bind(site.data().join("clawd.sock")).unwrap();
+    let there = desk.site.data().join("clawd.sock");
+    std::thread::spawn(move || {
+        let mut breaks = true;
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut daemon = UnixStream::connect(&there).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), daemon.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            let mut piece = [0; 64 * 1024];
+            while let Ok(length @ 1..) = daemon.read(&mut piece) {
+                let text = String::from_utf8_lossy(&piece[..length]);
+                if breaks && text.contains("clientMessageId") {
+                    breaks = false;
+                    break;
+                }
+                client.write_all(&piece[..length]).unwrap();
+            }
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    });
+    site
+}
+
+#[test]
+fn a_message_is_one_message_also_when_its_acceptance_is_lost() {
+    let mut desk = Desk::new();
+    for (round, args) in [&["send"][..], &["send", "--wait"]].into_iter().enumerate() {
+        let site = break_once(&desk);
+        let text = format!("say round {round}");
+        let (code, out, err) = site.run(&[args, &[&desk.session, &text]].concat());
+        assert_eq!(code, Some(0), "{args:?}: {out}{err}");
+        let session = desk.session.clone();
+        desk.owner.wait_idle(&session);
+        let told = desk.texts();
+        assert_eq!(told.len(), 2 * (round + 1), "{args:?}: {told:?}");
+        assert_eq!(told.last().unwrap(), &format!("round {round}"));
+        if args.contains(&"--wait") {
+            assert_eq!(out, format!("round {round}\n"), "{err}");
+            assert!(err.contains("reconnecting"), "{err}");
+        }
+    }
 }
 
 #[test]
