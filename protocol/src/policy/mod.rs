@@ -270,3 +270,6 @@ impl Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

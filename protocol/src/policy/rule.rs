@@ -243,12 +243,12 @@ impl Tool {
             (Some(Some((server, tool))), _) if server.is_empty() || tool.is_empty() => {
                 Err(RuleFault::new(0, name, "a tool of a server is `mcp__server__tool`"))
             }
-            (Some(None), _) => Err(RuleFault {
+            (Some(None), None) => Err(RuleFault {
                 nearest: Some(format!("{name}__*")),
                 ..RuleFault::new(0, name, "no tool has this name")
             }),
             (Some(Some(_)), Some(prefix)) => Ok(Self::Server(format!("{prefix}__"))),
-            (None, Some(_)) => {
+            (Some(None) | None, Some(_)) => {
                 Err(RuleFault::new(0, name, "`*` stands for tools only in `mcp__server__*`"))
             }
             (Some(Some(_)) | None, None) => match tools::nearest_tool(name) {

@@ -4,7 +4,6 @@
 //! and by the tool, is not read at all: other types, a key twice, keys that are not known where they could matter.
 
 use alloc::borrow::Cow;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Deserialize;
@@ -171,9 +170,12 @@ fn search<'a>(
     // What Glob looks for can lead out of where it looks. What Grep looks for is text.
     let globs = [text(input.glob)?, text(input.pattern)?.filter(|_| tool == "Glob")];
     for glob in globs.into_iter().flatten() {
-        if glob.starts_with(['/', '~']) || glob.contains("..") || glob.contains('\\') {
-            let whole: String = glob.into_owned();
-            places.push(Place::read(&[&whole, "/.."].concat(), ground.cwd, ground.home));
+        // `..` at the end: the directory that it looks in, as far as its names tell.
+        if glob.starts_with(['/', '~']) {
+            places.push(Place::read(&[&glob, "/.."].concat(), ground.cwd, ground.home));
+        } else if glob.contains("..") || glob.contains('\\') {
+            let whole = [&root, "/", &glob, "/.."].concat();
+            places.push(Place::read(&whole, ground.cwd, ground.home));
         }
     }
     Ok(Subject::Search(places))
