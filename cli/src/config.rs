@@ -6,10 +6,15 @@
 use std::collections::BTreeMap;
 
 use clawd_protocol::access::token::Secret;
-use clawd_protocol::text;
+use clawd_protocol::policy::nearest;
 use serde::Deserialize;
 
 use crate::exit::{Exit, Failure};
+pub(crate) use approvals::Approvals;
+use excerpt::Mistake;
+
+mod approvals;
+mod excerpt;
 
 /// The file's name in the data directory.
 pub(crate) const FILE: &str = "config.toml";
@@ -27,6 +32,7 @@ pub(crate) struct ConfigFile {
     /// Web origins that may connect.
     pub(crate) origins: Vec<String>,
     pub(crate) provider: Providers,
+    pub(crate) approvals: Approvals,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +64,7 @@ impl<'de> Deserialize<'de> for SecretValue {
 pub(crate) fn parse(source: &str, shown: &str) -> Result<ConfigFile, Failure> {
     let config: ConfigFile =
         toml::from_str(source).map_err(|error| explain(source, shown, &error))?;
+    config.approvals.check(source).map_err(|mistake| excerpt::show(source, shown, &mistake))?;
     match config.provider.claude.path.as_deref() {
         Some(path) if !path.starts_with('/') => Err(Failure::new(
             Exit::Usage,
@@ -71,106 +78,32 @@ pub(crate) fn parse(source: &str, shown: &str) -> Result<ConfigFile, Failure> {
 
 fn explain(source: &str, shown: &str, error: &toml::de::Error) -> Failure {
     let span = error.span().unwrap_or(0..0);
-    let place = Place::of(source, span.start);
-    let is_secret = place.is_in_env(source);
-    let unknown = unknown_key(error.message());
+    let is_secret = is_in_env(source, span.start);
+    let unknown = unknown_word(error.message());
     let what = match &unknown {
-        Some((key, _)) => format!("unknown key `{key}`"),
+        Some((what, word, _)) => format!("unknown {what} `{word}`"),
         None if is_secret => "a value here must be a text in quotes".to_owned(),
         None => error.message().lines().next().unwrap_or("not TOML").to_owned(),
     };
-    let advice = unknown.and_then(|(key, known)| {
-        nearest(&key, &known).map(|name| format!(" did you mean `{name}`?"))
-    });
-    let line = if is_secret { place.without_value() } else { place.line.to_owned() };
-    let indent = place.line.chars().take(place.column - 1);
-    let indent: String = indent.map(|char| if char == '\t' { '\t' } else { ' ' }).collect();
-    let width = source
-        .get(span)
-        .map_or(1, |marked| marked.lines().next().unwrap_or_default().chars().count())
-        .clamp(1, line.chars().count().saturating_sub(place.column - 1).max(1));
-    let number = place.number;
-    let gutter = " ".repeat(number.to_string().len());
-    let mut failure =
-        Failure::new(Exit::Usage, "config", format!("{shown}:{number}:{}: {what}", place.column));
-    let excerpt = format!(
-        "    {number} | {}\n    {gutter} | {indent}{}{}",
-        text::visible(&line),
-        "^".repeat(width),
-        advice.unwrap_or_default(),
-    );
-    failure.excerpt = Some(excerpt.into());
-    failure.hint = Some("settings are listed by `clawd help files`".to_owned());
-    failure.detail("line", number).detail("column", place.column)
+    let near = unknown.as_ref().and_then(|(_, word, known)| nearest(word, known.iter().copied()));
+    excerpt::show(source, shown, &Mistake { span, what, near, is_secret })
 }
 
-struct Place<'a> {
-    line: &'a str,
-    /// Where the line begins.
-    start: usize,
-    number: usize,
-    column: usize,
+/// Under a header that ends in `env`, or on a line that speaks of it.
+fn is_in_env(source: &str, at: usize) -> bool {
+    let place = excerpt::Place::of(source, at);
+    let before = source.get(..place.start).unwrap_or_default();
+    let header = before.lines().rev().find(|line| line.trim_start().starts_with('['));
+    header.is_some_and(|header| header.contains("env")) || place.line.contains("env")
 }
 
-impl<'a> Place<'a> {
-    fn of(source: &'a str, at: usize) -> Self {
-        let before = source.get(..at).unwrap_or(source);
-        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = source.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
-        let number = before.matches('\n').count() + 1;
-        let column = before.get(start..).unwrap_or_default().chars().count() + 1;
-        Self { line, start, number, column }
-    }
-
-    /// Under a header that ends in `env`, or on a line that speaks of it.
-    fn is_in_env(&self, source: &str) -> bool {
-        let header = source
-            .get(..self.start)
-            .unwrap_or_default()
-            .lines()
-            .rev()
-            .find(|line| line.trim_start().starts_with('['));
-        header.is_some_and(|header| header.contains("env")) || self.line.contains("env")
-    }
-
-    fn without_value(&self) -> String {
-        match self.line.split_once('=') {
-            Some((name, _)) => format!("{name}= …"),
-            None => "…".to_owned(),
-        }
-    }
-}
-
-/// The key and those that it could have been, out of serde's message.
-fn unknown_key(message: &str) -> Option<(String, Vec<String>)> {
-    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
-    Some((names.next()?.to_owned(), names.map(str::to_owned).collect()))
-}
-
-/// The known word that is nearest to `word`, if it is near.
-fn nearest<'a>(word: &str, known: &'a [String]) -> Option<&'a String> {
-    known
-        .iter()
-        .map(|name| (distance(word, name), name))
-        .filter(|(distance, name)| *distance <= name.len().div_ceil(3))
-        .min()
-        .map(|(_, name)| name)
-}
-
-/// Levenshtein's: how many letters to insert, delete or change.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let changed = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
+/// The key or value and those that it could have been, out of serde's message.
+fn unknown_word(message: &str) -> Option<(&'static str, &str, Vec<&str>)> {
+    let key = message.strip_prefix("unknown field ").map(|rest| ("key", rest));
+    let value = || message.strip_prefix("unknown variant ").map(|rest| ("value", rest));
+    let (what, rest) = key.or_else(value)?;
+    let mut names = rest.split('`').skip(1).step_by(2);
+    Some((what, names.next()?, names.collect()))
 }
 
 #[cfg(test)]

@@ -185,6 +185,7 @@ pub(crate) fn serve(home: Home, on_ready: impl FnOnce(u16)) -> Result<(), Failur
 
 /// The core's settings, out of the owner's.
 fn settings(home: Home, data_dir: &Path) -> Config {
+    let approvals = home.config.approvals;
     let claude = home.config.provider.claude;
     let env = claude.env.into_iter().map(|(name, value)| (name, value.0)).collect();
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -197,9 +198,17 @@ fn settings(home: Home, data_dir: &Path) -> Config {
         protected_paths: protected_paths(data_dir),
         claude: ProviderConfig { path: claude.path, env },
         demo: ProviderConfig { path: own_path(), env: Vec::new() },
-        limits: Limits::default(),
-        policy: clawd_protocol::policy::Policy::default(),
+        limits: Limits {
+            approval_timeout: approvals.timeout().unwrap_or(Limits::default().approval_timeout),
+            ..Limits::default()
+        },
+        policy: approvals.policy(home_path()),
     }
+}
+
+/// The owner's home directory, for `~/` in rules.
+pub(crate) fn home_path() -> Option<String> {
+    dirs::home_dir()?.into_os_string().into_string().ok()
 }
 
 /// The demo is a subcommand of this program.

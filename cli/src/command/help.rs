@@ -34,6 +34,16 @@ config.toml:
 
   [provider.claude.env]
   ANTHROPIC_API_KEY = \"…\"
+
+  [approvals]
+  mode = \"destructive\"         what only looks runs, all else asks; or \"all\", \"none\"
+  timeout_secs = 600           then the answer is no
+  when_nobody_listens = \"wait\" or \"deny\"
+  deny = [\"Read(~/.ssh/**)\", \"Bash(git push *)\"]
+  ask = []
+  allow = [\"Bash(git status)\", \"Bash(cargo test *)\", \"Edit(src/**)\"]
+
+deny goes before ask, ask before allow. Try one: clawd policy test 'Bash(ls)'
 ";
 
 /// `help`, with a topic or a command.

@@ -149,11 +149,9 @@ fn is_there(rule: &str, words: &[String]) -> bool {
 
 /// Where in a text the reader stopped.
 fn offset_of(text: &str, why: &'static str) -> usize {
+    // An operator is where the text before it would be whole, were it not for the command that is missing.
+    let why = if why == shell::SEVERAL { shell::EMPTY } else { why };
+    let mut ends = text.char_indices().map(|(at, char)| (at, at.saturating_add(char.len_utf8())));
     let stops = |end: usize| text.get(..end).is_some_and(|part| shell::read(part) == Err(why));
-    let end = text
-        .char_indices()
-        .map(|(at, char)| at.saturating_add(char.len_utf8()))
-        .find(|end| stops(*end));
-    let last = end.and_then(|end| text.get(..end)?.char_indices().next_back());
-    last.map_or(0, |(at, _)| at)
+    ends.find(|(_, end)| stops(*end)).map_or(0, |(at, _)| at)
 }

@@ -21,6 +21,11 @@ const LINE_BYTES_MAX: usize = 4096;
 /// Lines of more commands ask.
 const COMMANDS_MAX: usize = 16;
 
+/// Nothing stands before or after an operator.
+pub(super) const EMPTY: &str = "there is an empty command";
+/// It is more than [`read_one`] reads.
+pub(super) const SEVERAL: &str = "there is more than one command";
+
 /// One command with its arguments. It has at least one word, and its first is a plain name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Simple {
@@ -66,7 +71,7 @@ pub(super) fn read_one(text: &str) -> Result<Vec<Word>, &'static str> {
     let mut commands = read(text)?;
     match (commands.pop(), commands.is_empty()) {
         (Some(command), true) => Ok(command.words),
-        (Some(_) | None, _) => Err("more than one command"),
+        (Some(_) | None, _) => Err(SEVERAL),
     }
 }
 
@@ -172,7 +177,7 @@ impl Reader<'_> {
     fn end_command(&mut self, into_pipe: bool) -> Result<(), &'static str> {
         self.end_word();
         let words = core::mem::take(&mut self.words);
-        let Some(first) = words.first() else { return Err("there is an empty command") };
+        let Some(first) = words.first() else { return Err(EMPTY) };
         if first.is_quoted || first.is_glob {
             return Err("the name of a program is quoted or a pattern");
         }

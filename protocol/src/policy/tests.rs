@@ -384,7 +384,7 @@ fn a_rule_with_a_fault_says_where() {
         ("Bash(ls", (7, 1, None)),
         ("Bash()", (5, 1, None)),
         ("Bash(*)", (5, 1, None)),
-        ("Bash(ls; rm)", (5, 1, None)),
+        ("Bash(ls; rm)", (7, 1, None)),
         ("Bash(ls $(x))", (8, 1, None)),
         ("Bash(ls\nrm)", (7, 1, None)),
         ("Bash(ls * x)", (8, 1, None)),
