@@ -344,6 +344,7 @@ fn on_call(
         Method::ToolApprove => work.on_approve(cx, call, caller, params),
         Method::ToolReject => work.on_reject(cx, call, caller, params),
         Method::Approvals => work.on_approvals(cx, call),
+        Method::PolicyTest => work.on_policy_test(cx, call, params),
     }
 }
 

@@ -42,6 +42,7 @@ use alloc::vec::Vec;
 
 use command::Threat;
 pub use rule::{Rule, RuleFault};
+pub use subject::input_of;
 use subject::{Ground, Subject};
 pub use tools::{READ_ONLY, is_read_only, nearest};
 

@@ -4,6 +4,8 @@
 //! and by the tool, is not read at all: other types, a key twice, keys that are not known where they could matter.
 
 use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Deserialize;
@@ -92,6 +94,19 @@ impl<'a> Subject<'a> {
             Matter::Patch => patch(&input, ground),
             Matter::Name => Ok(Self::Name),
         }
+    }
+}
+
+/// The input that a tool would get with this command or path as all that matters; `None` for other tools.
+#[must_use]
+pub fn input_of(tool: &str, text: &str) -> Option<String> {
+    let text = serde_json::to_string(text).ok()?;
+    match matter(tool) {
+        Matter::Command => Some(format!(r#"{{"command":{text}}}"#)),
+        Matter::Path(key) => Some(format!(r#"{{"{key}":{text}}}"#)),
+        Matter::Search => Some(format!(r#"{{"path":{text},"pattern":""}}"#)),
+        Matter::Patch => Some(format!(r#"{{"changes":[{{"path":{text},"kind":"update"}}]}}"#)),
+        Matter::Name => None,
     }
 }
 

@@ -82,6 +82,7 @@ methods! {
     ToolApprove     "tool.approve"          From(Approve);
     ToolReject      "tool.reject"           From(Approve);
     Approvals       "approval.list"         From(Read);
+    PolicyTest      "policy.test"           From(Read);
 }
 
 impl Method {

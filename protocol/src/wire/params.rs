@@ -51,6 +51,12 @@ impl<'a> Params<'a> {
         self.text(name)?.ok_or_else(|| RpcError::bad_params(name, "is missing"))
     }
 
+    /// The JSON text of a value that must be given.
+    pub(crate) fn need_raw(&self, name: &str) -> Result<&'a str, RpcError> {
+        let raw = self.raw(name)?.ok_or_else(|| RpcError::bad_params(name, "is missing"))?;
+        Ok(raw.get())
+    }
+
     /// An id or word in a string, if given.
     pub(crate) fn word<T: FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, RpcError> {
         let Some(text) = self.text(name)? else { return Ok(None) };

@@ -20,6 +20,7 @@ mod audit;
 mod ending;
 mod history;
 mod host;
+mod policy;
 mod provider;
 mod send;
 mod session;
