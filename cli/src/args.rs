@@ -11,11 +11,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use access::{Device, Pair, Token};
 pub(crate) use approvals::{Approvals, Approve, Deny};
 pub(crate) use daemon::{Logs, Provider, Serve};
+pub(crate) use policy::{Policy, PolicyTest};
 pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop};
 
 mod access;
 mod approvals;
 mod daemon;
+mod policy;
 mod sessions;
 
 const TEMPLATE: &str = "\
@@ -25,7 +27,7 @@ Usage: {usage}
 
 Getting going   up, pair
 Sessions        run, send, attach, stop <session>, pause, resume, open, session
-Approvals       approvals, approve, deny
+Approvals       approvals, approve, deny, policy
 Access          device, token
 Daemon          serve, start, stop, status, logs, provider
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
@@ -149,6 +151,9 @@ rpc: session.list")]
     Approve(Approve),
     /// Do not let a tool call run
     Deny(Deny),
+    /// Say what may run without asking, and try it
+    #[command(subcommand)]
+    Policy(Policy),
     /// List, rename, revoke paired devices, change what they may do
     #[command(subcommand)]
     Device(Device),

@@ -59,7 +59,8 @@ impl Exit {
             Self::Token => "the token is missing, unsafe or refused",
             Self::NotRunning => "the daemon is not running or cannot be reached",
             Self::Turn => {
-                "the turn failed, or a tool call was denied because nobody could be asked"
+                "the turn failed, or a tool call was denied because nobody could be asked; also \
+                 `clawd policy test` when a call would not simply run"
             }
             Self::Provider => "the provider is missing or not logged in",
             Self::NotFound => "no such thing, or already decided",

@@ -112,6 +112,15 @@ pub(crate) struct Approval {
     pub(crate) expires_at: Option<String>,
 }
 
+/// What the policy says to a call.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Judgement {
+    pub(crate) decision: String,
+    pub(crate) rule: Option<String>,
+    pub(crate) why: String,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Device {

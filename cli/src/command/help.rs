@@ -36,9 +36,9 @@ config.toml:
   ANTHROPIC_API_KEY = \"…\"
 
   [approvals]
-  mode = \"destructive\"         what only looks runs, all else asks; or \"all\", \"none\"
-  timeout_secs = 600           then the answer is no
-  when_nobody_listens = \"wait\" or \"deny\"
+  mode = \"destructive\"          # what only looks runs, all else asks; or \"all\", \"none\"
+  timeout_secs = 600            # then the answer is no
+  when_nobody_listens = \"wait\"  # or \"deny\"
   deny = [\"Read(~/.ssh/**)\", \"Bash(git push *)\"]
   ask = []
   allow = [\"Bash(git status)\", \"Bash(cargo test *)\", \"Edit(src/**)\"]

@@ -22,6 +22,7 @@ mod help;
 mod logs;
 mod open;
 mod pair;
+mod policy;
 mod provider;
 mod question;
 mod run;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Status) => status::status(&home()?, screen),
         Some(Command::Pair(args)) => pair::pair(&home()?, screen, &args),
         Some(Command::Token(args)) => token::token(&cli.global, screen, &args),
+        Some(Command::Policy(args)) => policy::policy(&home()?, screen, &args),
         Some(Command::Device(args)) => device::device(&home()?, screen, &args),
         Some(Command::Session(args)) => session::session(&home()?, screen, &args),
         Some(Command::Run(args)) => run::run(&home()?, screen, &args),
