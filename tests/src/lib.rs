@@ -7,6 +7,7 @@
 //! client     a comfortable JSON-RPC client on a link
 //! invariants what must be true after each step           trace      what happened, for people and for comparing
 //! daemon     the real binary with real sockets on a real disk, for end-to-end tests
+//! policy     what an allowed command must be, read a second time
 //! plan       steps decoded from bytes: seeds, proptest and the fuzzer drive the same world
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod invariants;
 pub mod link;
 pub mod machine;
 pub mod plan;
+pub mod policy;
 pub mod store;
 pub mod trace;
 pub mod world;

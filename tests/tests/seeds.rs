@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clawd_protocol::{Effect, Input, Limits, OpId, Sync, To};
 use clawd_tests::plan::{Cast, Setup, bytes_of_seed, run};
+use clawd_tests::policy::check_line;
 use clawd_tests::{Act, LOOPBACK, World};
 use proptest::prelude::*;
 use serde_json::json;
@@ -60,6 +61,18 @@ fn what_the_fuzzer_has_found_stays_found() {
 }
 
 #[test]
+fn h5_lines_that_the_fuzzer_has_found_stay_found() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/command_policy");
+    let found: Vec<_> = std::fs::read_dir(corpus).expect("the corpus").collect();
+    assert!(found.len() >= 6, "the corpus is committed");
+    for entry in found {
+        let path = entry.expect("an entry").path();
+        let outcome = catch_unwind(|| check_line(&std::fs::read(&path).expect("a line")));
+        assert!(outcome.is_ok(), "{}", path.display());
+    }
+}
+
+#[test]
 fn one_seed() {
     let Ok(which) = std::env::var("CLAWD_SEED") else { return };
     let (name, seed) = which.split_once(':').expect("CLAWD_SEED=setup:number");
@@ -98,6 +111,11 @@ proptest! {
         failure_persistence: None,
         ..Default::default()
     })]
+
+    #[test]
+    fn h5_every_line_is_judged_as_a_second_reading_has_it(bytes in "[\\x00-\\x02]([a-z -]{0,6}|ls|git log|find \\.|[;&|'\"$(){}<>*=!#\\\\`\n~?-]| ){0,12}") {
+        check_line(bytes.as_bytes());
+    }
 
     #[test]
     fn every_byte_string_is_a_run(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

@@ -25,6 +25,8 @@ pub(super) enum Threat {
     Hit,
     /// Nobody can tell.
     Doubt(&'static str),
+    /// Nobody can tell, but its owner may have known when allowing just this.
+    Unseen(&'static str),
     /// It is not.
     Nothing,
 }
@@ -98,7 +100,7 @@ impl CommandPattern {
         let kind = kind(command.program());
         match (kind.is_opaque() || kind.is_risky(&command.words), is_among) {
             (true, true) => Threat::Hit,
-            (true, false) => Threat::Doubt("it runs another program, and nobody can tell which"),
+            (true, false) => Threat::Unseen("it runs another program, and nobody can tell which"),
             (false, true) => Threat::Doubt("its words are those of a command that must not pass"),
             (false, false) if command.has_glob() && self.is_program(&words) => {
                 Threat::Doubt("the names of files may make it another command")
@@ -130,6 +132,7 @@ impl Threat {
         match (self, other) {
             (Self::Hit, _) | (_, Self::Hit) => Self::Hit,
             (Self::Doubt(why), _) | (_, Self::Doubt(why)) => Self::Doubt(why),
+            (Self::Unseen(why), _) | (_, Self::Unseen(why)) => Self::Unseen(why),
             (Self::Nothing, Self::Nothing) => Self::Nothing,
         }
     }

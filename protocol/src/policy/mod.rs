@@ -103,6 +103,15 @@ pub struct Judgement<'a> {
     pub why: Cow<'static, str>,
 }
 
+/// What rules say against a call.
+#[derive(Debug, Default)]
+struct Against<'a> {
+    /// Whatever others allow.
+    surely: Option<Judgement<'a>>,
+    /// Unless another allows it.
+    maybe: Option<Judgement<'a>>,
+}
+
 impl Verdict {
     /// As clients see it.
     #[must_use]
@@ -166,7 +175,8 @@ impl Policy {
     pub fn judge(&self, tool: &str, input: &str, cwd: &str) -> Judgement<'_> {
         let ground = Ground { cwd, home: self.home.as_deref() };
         let subject = Subject::read(tool, input, ground);
-        if let Some(judgement) = self.threat(tool, subject.as_ref(), ground) {
+        let Against { surely, maybe } = self.against(tool, subject.as_ref(), ground);
+        if let Some(judgement) = surely {
             return judgement;
         }
         let subject = match subject {
@@ -176,9 +186,10 @@ impl Policy {
         if tools::is_question(tool) {
             return Judgement::new(Verdict::Ask, None, "it is a question to a person");
         }
-        match self.allowing(tool, &subject, ground) {
-            Some(rule) => Judgement::new(Verdict::Allow, rule, "a rule allows it"),
-            None => self.by_mode(tool, &subject),
+        match (self.allowing(tool, &subject, ground), maybe) {
+            (Some(rule), _) => Judgement::new(Verdict::Allow, rule, "a rule allows it"),
+            (None, Some(judgement)) => judgement,
+            (None, None) => self.by_mode(tool, &subject),
         }
     }
 
@@ -191,14 +202,14 @@ impl Policy {
             && self.judge(tool, input, cwd).verdict == Verdict::Allow
     }
 
-    /// The strongest word against a call.
-    fn threat(
+    /// The strongest words against a call.
+    fn against(
         &self,
         tool: &str,
         subject: Result<&Subject<'_>, &&'static str>,
         ground: Ground<'_>,
-    ) -> Option<Judgement<'_>> {
-        let mut ask = None;
+    ) -> Against<'_> {
+        let mut against = Against::default();
         let rules = self.rules.iter();
         for rule in rules.filter(|rule| rule.verdict() != Verdict::Allow && rule.is_about(tool)) {
             let threat = match subject {
@@ -206,21 +217,29 @@ impl Policy {
                 Err(_) if rule.is_about_all() => Threat::Hit,
                 Err(why) => Threat::Doubt(why),
             };
+            let maybe = |why| {
+                let why = format!("this rule might be about it: {why}");
+                Judgement::new(Verdict::Ask, rule, why)
+            };
             match (threat, rule.verdict()) {
                 (Threat::Nothing, _) => {}
                 (Threat::Hit, Verdict::Deny) => {
-                    return Some(Judgement::new(Verdict::Deny, rule, "a rule denies it"));
+                    let denied = Judgement::new(Verdict::Deny, rule, "a rule denies it");
+                    return Against { surely: Some(denied), maybe: None };
                 }
                 (Threat::Hit, Verdict::Ask | Verdict::Allow) => {
-                    ask.get_or_insert(Judgement::new(Verdict::Ask, rule, "a rule asks about it"));
+                    let asks = Judgement::new(Verdict::Ask, rule, "a rule asks about it");
+                    against.surely.get_or_insert(asks);
                 }
                 (Threat::Doubt(why), _) => {
-                    let why = format!("this rule might be about it: {why}");
-                    ask.get_or_insert(Judgement::new(Verdict::Ask, rule, why));
+                    against.surely.get_or_insert_with(|| maybe(why));
+                }
+                (Threat::Unseen(why), _) => {
+                    against.maybe.get_or_insert_with(|| maybe(why));
                 }
             }
         }
-        ask
+        against
     }
 
     /// The first rule that allows it, if rules allow all of it.

@@ -219,6 +219,20 @@ fn h5_an_ask_goes_before_an_allow() {
 }
 
 #[test]
+fn what_runs_other_programs_can_be_allowed_beside_a_deny() {
+    let rules = ["allow Bash(make test)", "allow Bash(python gen.py *)", "deny Bash(rm *)"];
+    let policy = policy(Mode::None, &rules);
+    for command in ["make test", "python gen.py --out x", "make test && python gen.py"] {
+        assert_eq!(line(&policy, command), Verdict::Allow, "{command}");
+    }
+    for command in ["make", "python x.py", "make test; make", "python gen.py $x", "make test | sh"]
+    {
+        assert_eq!(line(&policy, command), Verdict::Ask, "{command}");
+    }
+    assert_eq!(line(&policy, "python gen.py rm x"), Verdict::Deny);
+}
+
+#[test]
 fn the_rule_that_speaks_is_named() {
     let policy = policy(
         Mode::Destructive,
