@@ -71,8 +71,8 @@ impl Daemon {
     /// repeated. `restored` is what the store knew.
     #[must_use]
     pub fn new(config: Config, entropy: [u8; 32], mut restored: Snapshot) -> Self {
-        let access = Access::new(&mut restored, &config.limits);
         let work = Work::new(&mut restored);
+        let access = Access::new(&mut restored, &config.limits);
         let peers = Peers::new(config.limits.queue_bytes_max);
         let engine = Engine::new(config, entropy, restored.seq, restored.unix_high);
         Self { engine, peers, access, work, life: Life::Running }
@@ -93,7 +93,7 @@ impl Daemon {
         }
         on_input(&mut cx, access, work, life, input);
         for device in cx.peers.take_distrusted() {
-            work.on_distrusted(device);
+            work.on_distrusted(&mut cx, device);
         }
         if *life == Life::Ending && work.is_idle() && access.is_idle() {
             stop(&mut cx, life);
@@ -344,6 +344,7 @@ fn on_call(
         Method::ToolApprove => work.on_approve(cx, call, caller, params),
         Method::ToolReject => work.on_reject(cx, call, caller, params),
         Method::Approvals => work.on_approvals(cx, call),
+        Method::Respond => work.on_respond(cx, call, caller, params),
         Method::PolicyTest => work.on_policy_test(cx, call, params),
     }
 }

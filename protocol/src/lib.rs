@@ -97,7 +97,9 @@ pub use contract::effect::{
     Change, Command, Effect, Effects, Env, Program, Question, Response, Sync, To,
 };
 pub use contract::error::{HeadFault, MessageFault, PathFault, ProgramFault, StoreFault};
-pub use contract::id::{AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId, ToolCallId};
+pub use contract::id::{
+    ApprovalId, AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId, ToolCallId,
+};
 pub use contract::input::{Answer, Head, Input, Probe, Run, Source, Stream};
 pub use contract::limits::Limits;
 pub use contract::record;

@@ -153,6 +153,7 @@ impl Hands {
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
             | Question::ToolCall { .. }
+            | Question::Approval { .. }
             | Question::Audit { .. }
             | Question::Events { .. } => self.questions.push((ask, question)),
         }

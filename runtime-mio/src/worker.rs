@@ -51,6 +51,7 @@ impl Workers {
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
             | Question::ToolCall { .. }
+            | Question::Approval { .. }
             | Question::Audit { .. }
             | Question::Events { .. } => return failed("the workers know no history"),
         }
@@ -111,6 +112,7 @@ fn answer(question: &Question, mark: &ChildMark) -> Answer {
         | Question::MessageByClientId { .. }
         | Question::ToolCalls { .. }
         | Question::ToolCall { .. }
+        | Question::Approval { .. }
         | Question::Audit { .. }
         | Question::Events { .. } => Answer::Failed(StoreFault::Failed("not queued".to_owned())),
     }

@@ -212,6 +212,12 @@ impl Store {
             Question::Events { after, through, limit, bytes_max } => {
                 Answer::Events(self.db.events(*after, *through, *limit, *bytes_max))
             }
+            Question::Approval { id } => {
+                let calls = self.db.tool_calls.values();
+                let found = calls.filter(|(_, call)| call.approval == Some(*id));
+                let last = found.max_by_key(|(place, _)| *place);
+                Answer::ToolCall(last.map(|(_, call)| call.clone()))
+            }
             Question::Directory { .. } | Question::Probe { .. } => return None,
         })
     }

@@ -312,10 +312,12 @@ fn an_agent_that_crashes_leaves_an_error_and_no_open_end() {
 
 #[test]
 fn an_agent_that_crashes_while_it_asks_takes_its_question_along() {
-    let (mut world, owner, session) = session_with(vec![vec![Act::bash("make")]]);
+    let ask = json!({"type": "control_request", "request_id": "ask_x", "request": {
+        "subtype": "can_use_tool", "tool_name": "Bash", "display_name": "Bash",
+        "input": {"command": "make"}, "tool_use_id": "toolu_x"}});
+    let ask = Act::Write(Stream::Out, format!("{ask}\n").into_bytes());
+    let (mut world, owner, session) = session_with(vec![vec![ask, Act::Crash(1)]]);
     say(&mut world, owner, &session, "build");
-    world.crash(Crash::Lost);
-    let owner = world.owner();
     world.advance(Duration::from_secs(1));
     let list = world.call(owner, "approval.list", json!({})).expect("a list");
     assert_eq!(list["approvals"], json!([]));

@@ -45,7 +45,7 @@ pub(crate) fn answer(question: &Question) -> Answer {
         Question::Messages { .. } => Answer::Messages(Vec::new()),
         Question::MessageByClientId { .. } => Answer::Message(None),
         Question::ToolCalls { .. } => Answer::ToolCalls(Vec::new()),
-        Question::ToolCall { .. } => Answer::ToolCall(None),
+        Question::ToolCall { .. } | Question::Approval { .. } => Answer::ToolCall(None),
         Question::Audit { .. } => Answer::Audit(Vec::new()),
         Question::Events { .. } => Answer::Events(EventPage::default()),
         Question::Probe { .. } => Answer::Probe(Err(ProgramFault::Missing)),

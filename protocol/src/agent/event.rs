@@ -62,6 +62,8 @@ pub enum AgentEvent<'a> {
         request: &'a str,
         /// The tool's name.
         tool: &'a str,
+        /// The tool's input as sent, or [`UNREADABLE_INPUT`].
+        input: &'a str,
     },
     /// May it run this tool? It waits for the answer, for ever.
     Asked {
@@ -71,7 +73,7 @@ pub enum AgentEvent<'a> {
         tool_id: &'a str,
         /// The tool's name.
         tool: &'a str,
-        /// A JSON object as sent: what must be given back to allow it.
+        /// A JSON object as sent, which must be given back to allow it, or [`UNREADABLE_INPUT`].
         input: &'a str,
         /// Why the agent asks, in its words.
         reason: Option<&'a str>,

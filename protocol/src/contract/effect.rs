@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::id::{AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId};
+use super::id::{ApprovalId, AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId};
 use super::record::{
     AuditRecord, DeviceRecord, EventRecord, MessageRecord, PairingHistory, SessionRecord,
     ToolCallRecord,
@@ -242,6 +242,11 @@ pub enum Question {
         session: SessionId,
         /// Which.
         id: super::id::ToolCallId,
+    },
+    /// The tool call that was last asked for under this approval's id.
+    Approval {
+        /// The id.
+        id: ApprovalId,
     },
     /// Lines of the audit log, the newest first.
     Audit {

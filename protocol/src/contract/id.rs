@@ -75,6 +75,51 @@ uuid_id!(
     ToolCallId
 );
 
+/// An approval: SHA-256 over what was asked for, so that another input is another approval (security H3). Its text is
+/// hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApprovalId(pub [u8; 32]);
+
+impl fmt::Display for ApprovalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The text is not 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAnApprovalId;
+
+impl fmt::Display for NotAnApprovalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an approval's id is 64 hexadecimal digits")
+    }
+}
+
+impl core::error::Error for NotAnApprovalId {}
+
+impl FromStr for ApprovalId {
+    type Err = NotAnApprovalId;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 64 || !text.bytes().all(is_hex) {
+            return Err(NotAnApprovalId);
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let pair = core::str::from_utf8(pair).map_err(|_| NotAnApprovalId)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| NotAnApprovalId)?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+impl serde::Serialize for ApprovalId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
 /// A paired device: the eight Base62 characters that also select its token's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub [u8; 8]);

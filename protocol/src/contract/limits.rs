@@ -99,6 +99,8 @@ pub struct Limits {
     pub tool_output_max: usize,
     /// The input of one tool call; a larger one is denied.
     pub tool_input_max: usize,
+    /// An answer to a question of an agent, or the reason of a denial, in bytes.
+    pub answer_bytes_max: usize,
     /// Tool calls of one session without a result.
     pub tool_calls_open_max: usize,
     /// Streaming text is sent at most this often per session.
@@ -200,6 +202,7 @@ impl Default for Limits {
             message_text_max: 2 * 1024 * 1024,
             tool_output_max: 256 * 1024,
             tool_input_max: 2 * 1024 * 1024,
+            answer_bytes_max: 16 * 1024,
             tool_calls_open_max: 256,
             stream_every: Duration::from_millis(66),
             tool_announce_after: Duration::from_millis(200),
@@ -260,6 +263,7 @@ impl Limits {
             message_text_max: 1024,
             tool_output_max: 512,
             tool_input_max: 1024,
+            answer_bytes_max: 64,
             tool_calls_open_max: 4,
             agent_input_max: 64 * 1024,
             tool_name_max: 64,

@@ -5,7 +5,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::id::{DeviceId, MessageId, SessionId, ToolCallId};
+use super::id::{ApprovalId, DeviceId, MessageId, SessionId, ToolCallId};
 use super::time::Unix;
 
 macro_rules! words {
@@ -118,6 +118,18 @@ words!(
     }
 );
 
+words!(
+    /// What an agent asks for when it asks.
+    AskKind {
+        /// Leave to use a tool.
+        Tool = "tool",
+        /// An answer.
+        Question = "question",
+        /// Leave to carry out a plan.
+        Plan = "plan",
+    }
+);
+
 /// A paired device. The token itself is nowhere; only its digest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceRecord {
@@ -215,7 +227,7 @@ pub struct MessageRecord {
 /// Who decided on a tool call, when and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// `owner`, a device's id, or `daemon`.
+    /// `owner`, a device's id, `policy`, or `daemon`.
     pub by: String,
     /// When.
     pub at: Unix,
@@ -254,6 +266,18 @@ pub struct ToolCallRecord {
     pub decision: Option<Decision>,
     /// The tool's output.
     pub output: Option<String>,
+    /// What is asked for.
+    pub kind: AskKind,
+    /// The approval's id, once it was asked for.
+    pub approval: Option<ApprovalId>,
+    /// The rule that says so when somebody has to decide, or that decided.
+    pub rule: Option<String>,
+    /// Why somebody has to decide, in a sentence.
+    pub reason: Option<String>,
+    /// The answers to a question: a JSON object of texts, by the question's own text.
+    pub answers: Option<String>,
+    /// Whoever asked ended with the daemon: the decision is carried out by asking once more.
+    pub is_carried: bool,
 }
 
 /// What the core knows about failed pairing, so that a restart forgives nothing (security D2).

@@ -7,8 +7,8 @@ use alloc::string::String;
 
 use serde::Serialize;
 
-use super::view::{DeviceEventView, MessageView, SessionView, ToolCallView};
-use crate::contract::id::{MessageId, SessionId, ToolCallId};
+use super::view::{ApprovalView, DeviceEventView, MessageView, SessionView, ToolCallView};
+use crate::contract::id::{ApprovalId, MessageId, SessionId, ToolCallId};
 use crate::contract::record::{DecisionKind, Progress, Role, SessionStatus};
 
 /// One event, borrowed from what it tells of.
@@ -60,12 +60,15 @@ pub(crate) enum Event<'a> {
         output: Option<&'a str>,
     },
     ApprovalRequested {
-        session_id: SessionId,
+        #[serde(flatten)]
+        approval: ApprovalView<'a>,
         tool_call: ToolCallView<'a>,
     },
     ApprovalResolved {
         session_id: SessionId,
         tool_call_id: ToolCallId,
+        #[serde(rename = "approval_id")]
+        approval_id: Option<ApprovalId>,
         kind: DecisionKind,
         by: &'a str,
     },

@@ -82,6 +82,7 @@ methods! {
     ToolApprove     "tool.approve"          From(Approve);
     ToolReject      "tool.reject"           From(Approve);
     Approvals       "approval.list"         From(Read);
+    Respond         "approval.respond"      From(Approve);
     PolicyTest      "policy.test"           From(Read);
 }
 

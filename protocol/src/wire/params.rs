@@ -81,6 +81,24 @@ impl<'a> Params<'a> {
         Ok(self.typed(name, "must be true or false")?.unwrap_or(false))
     }
 
+    /// Texts by name, if given: the names as sent, each once.
+    pub(crate) fn texts(&self, name: &str) -> Result<Option<Vec<(String, String)>>, RpcError> {
+        let Some(raw) = self.raw(name)? else { return Ok(None) };
+        let must = "must be an object of strings";
+        let members: Params<'_> =
+            serde_json::from_str(raw.get()).map_err(|_| RpcError::bad_params(name, must))?;
+        let mut texts: Vec<(String, String)> = Vec::new();
+        for (key, value) in &members.0 {
+            let text =
+                serde_json::from_str(value.get()).map_err(|_| RpcError::bad_params(name, must))?;
+            if texts.iter().any(|(before, _)| before == key) {
+                return Err(RpcError::bad_params(name, "has a name twice"));
+            }
+            texts.push((key.clone().into_owned(), text));
+        }
+        Ok(Some(texts))
+    }
+
     fn typed<T: Deserialize<'a>>(&self, name: &str, must: &str) -> Result<Option<T>, RpcError> {
         let Some(raw) = self.raw(name)? else { return Ok(None) };
         serde_json::from_str(raw.get()).map(Some).map_err(|_| RpcError::bad_params(name, must))

@@ -3,16 +3,20 @@
 //! Owns the field names of the wire, which existing clients parse: adding a key is safe, renaming one is not. Refuses to
 //! know where a record comes from.
 
+use alloc::string::String;
+use core::fmt::Write as _;
+
 use serde::Serialize;
 use serde::ser::SerializeStruct as _;
 use serde_json::value::RawValue;
 
-use crate::contract::id::{DeviceId, MessageId, SessionId, ToolCallId};
+use crate::contract::id::{ApprovalId, DeviceId, MessageId, SessionId, ToolCallId};
 use crate::contract::record::{
-    Author, Decision, DecisionKind, DeviceRecord, MessageRecord, Progress, Role, SessionRecord,
-    SessionStatus, ToolCallRecord, Usage,
+    AskKind, Author, Decision, DecisionKind, DeviceRecord, MessageRecord, Progress, Role,
+    SessionRecord, SessionStatus, ToolCallRecord, Usage,
 };
 use crate::contract::time::Unix;
+use crate::text::visible_line;
 
 /// JSON text that is an object; `{}` if it should not be one.
 #[derive(Debug)]
@@ -147,6 +151,12 @@ pub(crate) struct ToolCallView<'a> {
     decision: Option<DecisionView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<&'a str>,
+    kind: AskKind,
+    approval_id: Option<ApprovalId>,
+    rule: Option<&'a str>,
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answers: Option<Object<'a>>,
 }
 
 impl<'a> From<&'a ToolCallRecord> for ToolCallView<'a> {
@@ -166,8 +176,77 @@ impl<'a> From<&'a ToolCallRecord> for ToolCallView<'a> {
             expires_at: record.expires_at,
             decision: record.decision.as_ref().map(Into::into),
             output: record.output.as_deref(),
+            kind: record.kind,
+            approval_id: record.approval,
+            rule: record.rule.as_deref(),
+            reason: record.reason.as_deref(),
+            answers: record.answers.as_deref().map(Object),
         }
     }
+}
+
+/// What waits for somebody to decide. Its input is here in lists only: an event has it in the tool call beside it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ApprovalView<'a> {
+    #[serde(rename = "approval_id")]
+    approval_id: Option<ApprovalId>,
+    session_id: SessionId,
+    session_title: &'a str,
+    tool_call_id: ToolCallId,
+    kind: AskKind,
+    tool: &'a str,
+    #[serde(rename = "args_summary")]
+    args_summary: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Object<'a>>,
+    risk: &'a str,
+    rule: Option<&'a str>,
+    reason: Option<&'a str>,
+    #[serde(rename = "requested_at")]
+    requested_at: Unix,
+    #[serde(rename = "expires_at")]
+    expires_at: Option<Unix>,
+}
+
+impl<'a> ApprovalView<'a> {
+    pub(crate) fn new(session_title: &'a str, record: &'a ToolCallRecord) -> Self {
+        Self {
+            approval_id: record.approval,
+            session_id: record.session,
+            session_title,
+            tool_call_id: record.id,
+            kind: record.kind,
+            tool: &record.name,
+            args_summary: summary(&record.input),
+            input: None,
+            risk: &record.risk,
+            rule: record.rule.as_deref(),
+            reason: record.reason.as_deref(),
+            requested_at: record.created_at,
+            expires_at: record.expires_at,
+        }
+    }
+
+    pub(crate) fn with_input(mut self, record: &'a ToolCallRecord) -> Self {
+        self.input = Some(Object(&record.input));
+        self
+    }
+}
+
+/// Characters of an input that its summary shows.
+const SUMMARY_CHARS: usize = 120;
+
+/// An input in one line, fit to be shown: its beginning, and how much more there is (security H4).
+fn summary(input: &str) -> String {
+    let cut = input.char_indices().nth(SUMMARY_CHARS).map_or(input.len(), |(at, _)| at);
+    let (start, rest) = input.split_at_checked(cut).unwrap_or((input, ""));
+    let mut summary = visible_line(start).into_owned();
+    if !rest.is_empty() {
+        // Writing to a string cannot fail.
+        let _ = write!(summary, " … {} more bytes", rest.len());
+    }
+    summary
 }
 
 /// A device in a list. Times are epoch seconds, and there is never a token.

@@ -1,60 +1,119 @@
-//! A tool waits for a person.
+//! Tool calls, from their first mention to their result.
 //!
-//! Owns tool calls from their first mention to their result; the decision on them is [`decide`]'s. Refuses to know what
-//! a tool does. Invariants (security H1, H3, H6): the agent is told "allow" only after that decision is on disk; it is
-//! given back exactly the input that was shown; a decision is made once, and for a call of that session only.
+//! Owns the open calls of a session and the one place where a call ends; refuses to know what a tool does. Invariants
+//! (security H1, H3, H6): the agent is told "allow" only after that decision is on disk; it is given back exactly the
+//! input that was shown; a decision is made once, and for a call of that session only.
 //!
 //! ```text
 //! ToolUsed ─▶ running ──Asked──▶ pending ──allow──▶ running ──ToolEnded──▶ done | error
-//!                                   └──deny, timeout, cancel, agent gone──▶ error
+//!                                   ├──deny, timeout, cancel, agent gone──▶ error
+//!                                   └──daemon gone──▶ carried ──allow──▶ granted ──asked again──▶ error (done by another)
 //! ```
+//!
+//! | file | idea |
+//! |---|---|
+//! | `ask` | the agent asks: what becomes of it |
+//! | `decide` | the decision: made once, stored, told |
+//! | `respond` | the methods by which people decide |
+//! | `carry` | approvals that outlive the agent that asked |
+//! | `bind` | what an approval and a grant are bound to |
 
+mod ask;
+mod bind;
+mod carry;
 mod decide;
+mod respond;
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use sha2::{Digest, Sha256};
-
 use super::session::Session;
 use super::turn::cut;
-use super::{After, Work, status_changed};
+use super::{After, Work};
 use crate::access::ctx::Ctx;
-use crate::access::peers::Call;
-use crate::agent::Say;
+use crate::agent::claude;
 use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{SessionId, ToolCallId};
 use crate::contract::record::{Decision, DecisionKind, Progress, ToolCallRecord};
-use crate::contract::time::Unix;
 use crate::engine::Timer;
-use crate::policy::READ_ONLY;
+use crate::policy::is_read_only;
 use crate::wire::event::{Event, Notice};
-use crate::wire::view::ToolCallView;
-pub(super) use decide::{Late, on_late};
-use decide::{Verdict, no_longer};
+pub(super) use ask::Ask;
+pub(super) use carry::Revival;
+use decide::no_longer;
+use respond::Asker;
+pub(super) use respond::{Late, on_late};
 
 /// A tool call without a result.
 #[derive(Debug)]
 pub(super) struct OpenCall {
-    record: ToolCallRecord,
+    pub(super) record: ToolCallRecord,
     /// The agent waits for an answer under this id.
     request: Option<String>,
     is_announced: bool,
     /// Who is answered once the agent has taken the decision.
-    waiting: Option<Call>,
+    asker: Option<Asker>,
     /// What the agent is told when it was denied.
     message: String,
     /// Whoever decided is no longer trusted.
     is_void: bool,
+    /// Carried and granted: the agent has been told to ask again.
+    is_prompted: bool,
+    /// Carried and granted: the agent has asked again, as this call, and that is being written down.
+    spent_by: Option<ToolCallId>,
 }
 
 impl OpenCall {
-    /// A person has to decide.
-    pub(super) const fn is_waiting(&self) -> bool {
-        self.request.is_some() && self.record.decision.is_none()
+    pub(super) const fn new(record: ToolCallRecord) -> Self {
+        Self {
+            record,
+            request: None,
+            is_announced: false,
+            asker: None,
+            message: String::new(),
+            is_void: false,
+            is_prompted: false,
+            spent_by: None,
+        }
     }
+
+    /// Somebody has to decide.
+    pub(super) const fn is_waiting(&self) -> bool {
+        (self.request.is_some() || self.record.is_carried) && self.record.decision.is_none()
+    }
+}
+
+/// How a call ends.
+struct End {
+    status: Progress,
+    output: Option<String>,
+    /// What it is called if nobody had decided.
+    undecided: DecisionKind,
+}
+
+impl End {
+    /// Whoever asked is gone.
+    const fn gone() -> Self {
+        Self { status: Progress::Error, output: None, undecided: DecisionKind::Expired }
+    }
+
+    /// It is not done, and this is why.
+    fn because(why: &str) -> Self {
+        Self { output: Some(String::from(why)), ..Self::gone() }
+    }
+}
+
+/// What becomes of the open calls of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Its turn has ended: what was carried into it and not taken up goes on waiting.
+    TurnEnded,
+    /// The daemon stops: what waits for a decision is carried into its next life.
+    DaemonStops,
+    /// The session itself is gone.
+    SessionGone,
 }
 
 impl Work {
@@ -98,33 +157,29 @@ impl Work {
             self.abandon(cx, id);
             return None;
         }
-        let is_too_large = input.len() > limits.tool_input_max;
-        let input = if is_too_large { "{\"unreadable\":\"too large\"}" } else { input };
         let tool = ToolCallId(cx.engine.entropy.uuid());
-        let record = ToolCallRecord {
+        let call = OpenCall::new(ToolCallRecord {
             id: tool,
             session: id,
             message,
             provider_id: provider_id.to_string(),
             name: name.to_string(),
-            input: input.to_string(),
+            input: shown(input, limits.tool_input_max),
             status: Progress::Running,
-            risk: String::from(if READ_ONLY.contains(&name) { "low" } else { "high" }),
+            risk: String::from(risk(name)),
             created_at: cx.engine.now.unix,
             completed_at: None,
             requires_approval: false,
             expires_at: None,
             decision: None,
             output: None,
-        };
-        let call = OpenCall {
-            record,
-            request: None,
-            is_announced: false,
-            waiting: None,
-            message: String::new(),
-            is_void: false,
-        };
+            kind: claude::ask_kind(name),
+            approval: None,
+            rule: None,
+            reason: None,
+            answers: None,
+            is_carried: false,
+        });
         session.calls.insert(tool, call);
         Some(tool)
     }
@@ -146,81 +201,6 @@ impl Work {
         self.store(cx, Vec::new(), Sync::Process, after);
     }
 
-    /// May it? Nobody but a person, or what a person allowed for this session, says yes.
-    pub(super) fn on_asked(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        id: SessionId,
-        request: &str,
-        provider_id: &str,
-        name: &str,
-        input: &str,
-    ) {
-        let known = self.sessions.get(&id).and_then(|session| {
-            let is_it = |call: &&OpenCall| {
-                call.record.provider_id == provider_id
-                    && call.request.is_none()
-                    && call.record.decision.is_none()
-            };
-            session.calls.values().find(is_it).map(|call| call.record.id)
-        });
-        let tool = known.or_else(|| self.open_call(cx, id, provider_id, name, input));
-        let input_max = cx.engine.config.limits.tool_input_max;
-        let Some(tool) = tool.filter(|_| input.len() <= input_max) else {
-            return self.deny_unseen(cx, id, request);
-        };
-        let timeout = cx.engine.config.limits.approval_timeout;
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(call) = session.calls.get_mut(&tool) else { return };
-        // What will run is what is asked for, whatever was mentioned before (security H3).
-        call.record.name = name.to_string();
-        call.record.input = input.to_string();
-        call.record.risk = String::from(if READ_ONLY.contains(&name) { "low" } else { "high" });
-        call.record.requires_approval = true;
-        call.request = Some(request.to_string());
-        let granted = session.grants.get(&fingerprint(&call.record)).cloned();
-        if let Some(by) = granted {
-            let kind = DecisionKind::AllowSession;
-            let verdict = Verdict { kind, by, message: String::new() };
-            return self.decide(cx, (id, tool), verdict, None);
-        }
-        let Some(call) = session.calls.get_mut(&tool) else { return };
-        call.record.status = Progress::Pending;
-        call.record.expires_at = Some(cx.engine.now.unix + timeout);
-        cx.engine.timers.disarm(Timer::Announce(id, tool));
-        cx.engine.timers.arm(Timer::Approval(id, tool), cx.engine.now.mono + timeout);
-        let first = if call.is_announced { updated(&call.record) } else { created(&call.record) };
-        let mut notices = vec![cx.engine.number(&first)];
-        call.is_announced = true;
-        let view = ToolCallView::from(&call.record);
-        notices
-            .push(cx.engine.number(&Event::ApprovalRequested { session_id: id, tool_call: view }));
-        let changes = vec![Change::PutToolCall(call.record.clone())];
-        let previous = session.record.status;
-        let waiting = session.waiting_for();
-        notices.push(status_changed(cx, &session.record, previous, waiting, None));
-        let after = After { session: Some(id), notices, ..After::default() };
-        self.store(cx, changes, Sync::Process, after);
-    }
-
-    fn deny_unseen(&mut self, cx: &mut Ctx<'_>, id: SessionId, request: &str) {
-        let message = String::from("this cannot be shown to a person, so nobody can allow it");
-        if let Some(proc) = self.sessions.get(&id).and_then(Session::process) {
-            self.say(cx, proc, Say::Deny { request: request.to_string(), message });
-        }
-    }
-
-    pub(super) fn on_ask_withdrawn(&mut self, cx: &mut Ctx<'_>, id: SessionId, request: &str) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let is_it = |call: &&mut OpenCall| call.request.as_deref() == Some(request);
-        let Some(call) = session.calls.values_mut().find(is_it) else { return };
-        call.request = None;
-        let tool = call.record.id;
-        if call.record.decision.is_none() {
-            self.decide(cx, (id, tool), Verdict::ours(DecisionKind::Cancelled, ""), None);
-        }
-    }
-
     pub(super) fn on_tool_ended(
         &mut self,
         cx: &mut Ctx<'_>,
@@ -231,65 +211,84 @@ impl Work {
     ) {
         let output_max = cx.engine.config.limits.tool_output_max;
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let is_it = |call: &&OpenCall| call.record.provider_id == provider_id;
-        let Some(tool) = session.calls.values().find(is_it).map(|call| call.record.id) else {
+        let is_it =
+            |call: &&OpenCall| call.record.provider_id == provider_id && !call.record.is_carried;
+        // Under one id several may have been asked for: what still waits has not run.
+        let open = session.calls.values().filter(is_it);
+        let Some(tool) = open.min_by_key(|call| call.is_waiting()).map(|call| call.record.id)
+        else {
             return;
         };
-        let Some(mut call) = session.calls.remove(&tool) else { return };
-        forget_timers(cx, id, tool);
-        call.record.status = if is_error { Progress::Error } else { Progress::Done };
-        call.record.completed_at = Some(cx.engine.now.unix);
+        let Some(call) = session.calls.remove(&tool) else { return };
         let fits = cut(output, output_max);
-        call.record.output = Some(match output.len().saturating_sub(fits.len()) {
+        let output = match output.len().saturating_sub(fits.len()) {
             0 => fits.to_string(),
             more => format!("{fits}\n[{more} more bytes]"),
-        });
-        let mut notices = Vec::new();
-        if !call.is_announced {
-            notices.push(cx.engine.number(&created(&call.record)));
-        }
-        notices.push(cx.engine.number(&updated(&call.record)));
-        let reply = call.waiting.take();
-        let changes = vec![Change::PutToolCall(call.record)];
+        };
+        let status = if is_error { Progress::Error } else { Progress::Done };
+        let end = End { status, output: Some(output), ..End::gone() };
+        let (mut changes, mut notices) = (Vec::new(), Vec::new());
+        end_call(cx, call, end, &mut changes, &mut notices);
         let after = After { session: Some(id), notices, ..After::default() };
         self.store(cx, changes, Sync::Process, after);
-        if let Some(reply) = reply {
-            cx.refuse(reply, &no_longer());
-        }
     }
 }
 
-/// Ends every open call of a session whose turn ends.
+/// Ends the open calls of a session, all but those that are carried on.
 pub(super) fn end_calls(
     cx: &mut Ctx<'_>,
     session: &mut Session,
+    fate: Fate,
     changes: &mut Vec<Change>,
     notices: &mut Vec<Notice>,
 ) {
     for (tool, mut call) in core::mem::take(&mut session.calls) {
-        let id = session.record.id;
-        forget_timers(cx, id, tool);
-        if let Some(waiting) = call.waiting.take() {
-            cx.refuse(waiting, &no_longer());
+        if carry::goes_on(&call, fate, session.record.agent_resumable) {
+            if !call.record.is_carried {
+                call.record.is_carried = true;
+                call.request = None;
+                changes.push(Change::PutToolCall(call.record.clone()));
+            }
+            session.calls.insert(tool, call);
+        } else {
+            let end = carry::end_of(&call);
+            end_call(cx, call, end, changes, notices);
         }
-        end_record(&mut call.record, cx.engine.now.unix);
-        if !call.is_announced {
-            notices.push(cx.engine.number(&created(&call.record)));
-        }
-        notices.push(cx.engine.number(&updated(&call.record)));
-        changes.push(Change::PutToolCall(call.record));
     }
 }
 
-/// Ends a record whose agent is gone: what nobody had decided has expired.
-pub(super) fn end_record(record: &mut ToolCallRecord, at: Unix) {
-    if record.requires_approval && record.decision.is_none() {
-        let kind = DecisionKind::Expired;
-        record.decision = Some(Decision { by: String::from("daemon"), at, kind });
+/// The one place where a call ends: after it nobody waits for it, and it has its last word.
+fn end_call(
+    cx: &mut Ctx<'_>,
+    mut call: OpenCall,
+    end: End,
+    changes: &mut Vec<Change>,
+    notices: &mut Vec<Notice>,
+) {
+    let (id, tool) = (call.record.session, call.record.id);
+    forget_timers(cx, id, tool);
+    if let Some(asker) = call.asker.take() {
+        asker.refuse(cx, &no_longer());
     }
-    record.status = Progress::Error;
-    record.expires_at = None;
-    record.completed_at = Some(at);
+    let at = cx.engine.now.unix;
+    let is_undecided = call.record.requires_approval && call.record.decision.is_none();
+    if is_undecided {
+        let by = String::from("daemon");
+        call.record.decision = Some(Decision { by, at, kind: end.undecided });
+    }
+    call.record.status = end.status;
+    call.record.output = end.output;
+    call.record.expires_at = None;
+    call.record.completed_at = Some(at);
+    call.record.is_carried = false;
+    if !call.is_announced {
+        notices.push(cx.engine.number(&created(&call.record)));
+    }
+    notices.push(cx.engine.number(&updated(&call.record)));
+    if is_undecided {
+        notices.extend(resolved(&call.record).map(|event| cx.engine.number(&event)));
+    }
+    changes.push(Change::PutToolCall(call.record));
 }
 
 fn forget_timers(cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
@@ -297,13 +296,16 @@ fn forget_timers(cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
     cx.engine.timers.disarm(Timer::Approval(id, tool));
 }
 
-/// What a grant for the session is bound to: this tool with exactly this input.
-fn fingerprint(record: &ToolCallRecord) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(record.name.as_bytes());
-    hash.update([0]);
-    hash.update(record.input.as_bytes());
-    hash.finalize().into()
+/// The input as it is kept: whole, or a word on why it is not.
+fn shown(input: &str, bytes_max: usize) -> String {
+    if input.len() > bytes_max {
+        return format!("{{\"unreadable\":\"{} bytes, more than {bytes_max}\"}}", input.len());
+    }
+    String::from(input)
+}
+
+fn risk(name: &str) -> &'static str {
+    if is_read_only(name) { "low" } else { "high" }
 }
 
 fn created(record: &ToolCallRecord) -> Event<'_> {
@@ -318,4 +320,14 @@ fn updated(record: &ToolCallRecord) -> Event<'_> {
         decision: record.decision.as_ref().map(Into::into),
         output: record.output.as_deref(),
     }
+}
+
+fn resolved(record: &ToolCallRecord) -> Option<Event<'_>> {
+    record.decision.as_ref().map(|decision| Event::ApprovalResolved {
+        session_id: record.session,
+        tool_call_id: record.id,
+        approval_id: record.approval,
+        kind: decision.kind,
+        by: &decision.by,
+    })
 }

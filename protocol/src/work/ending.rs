@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use super::approval::end_calls;
+use super::approval::{Fate, end_calls};
 use super::session::{Session, new_conversation};
 use super::{After, Then, Work, status_changed};
 use crate::access::ctx::Ctx;
@@ -104,7 +104,11 @@ impl Work {
         cx.engine.timers.disarm(Timer::Interrupt(id));
         let mut changes = Vec::new();
         let mut notices = Vec::new();
-        end_calls(cx, session, &mut changes, &mut notices);
+        let fate = match ending {
+            Ending::Stopped(_) => Fate::DaemonStops,
+            Ending::Completed | Ending::Cancelled | Ending::Failed { .. } => Fate::TurnEnded,
+        };
+        end_calls(cx, session, fate, &mut changes, &mut notices);
 
         turn.message.content = turn.text();
         turn.message.status = Progress::Done;
@@ -168,8 +172,13 @@ impl Work {
         if session.turn.take().is_none() {
             return;
         }
-        end_calls(cx, session, &mut Vec::new(), &mut Vec::new());
+        let mut changes = Vec::new();
+        end_calls(cx, session, Fate::TurnEnded, &mut changes, &mut Vec::new());
         self.tell_lost(cx, id, error);
+        if !changes.is_empty() {
+            // If that fails too, the next start ends them.
+            self.store(cx, changes, Sync::Process, After::default());
+        }
         self.abandon(cx, id);
     }
 

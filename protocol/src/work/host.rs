@@ -6,9 +6,12 @@
 
 mod agent;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
+use serde_json::value::RawValue;
 
 use super::Work;
 use super::ending::Ending;
@@ -115,6 +118,7 @@ impl Work {
         let prompt = Say::Prompt { lane, text, id: turn.message.id.to_string() };
         let is_cancelled = turn.is_cancelled;
         self.say(cx, proc, prompt);
+        self.on_prompt_fed(cx, id, proc);
         if is_cancelled {
             self.interrupt(cx, id);
         }
@@ -147,7 +151,7 @@ impl Work {
         cx: &mut Ctx<'_>,
         proc: ProcId,
         call: Call,
-        result: &'static str,
+        result: Box<RawValue>,
     ) {
         match self.agents.get_mut(&proc) {
             Some(agent) => agent.deliver(call, result),
@@ -158,8 +162,7 @@ impl Work {
     pub(crate) fn on_fed(&mut self, cx: &mut Ctx<'_>, proc: ProcId, bytes: usize) {
         let Some(agent) = self.agents.get_mut(&proc) else { return };
         for (call, result) in agent.on_taken(bytes) {
-            let raw: Result<&serde_json::value::RawValue, _> = serde_json::from_str(result);
-            cx.answer(call, &raw.ok());
+            cx.answer(call, &result);
         }
     }
 

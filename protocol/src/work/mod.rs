@@ -40,15 +40,16 @@ use crate::access::peers::Call;
 use crate::agent::Provider;
 use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::error::StoreFault;
-use crate::contract::id::{AskId, OpId, ProcId, SessionId, ToolCallId};
+use crate::contract::id::{AskId, DeviceId, OpId, ProcId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
-use crate::contract::record::{Progress, SessionRecord, SessionStatus};
+use crate::contract::record::{Progress, Role, SessionRecord, SessionStatus};
 use crate::contract::snapshot::Snapshot;
 use crate::engine::Timer;
 use crate::engine::pending::Pending;
 use crate::wire::event::{Event, Notice};
 use crate::wire::rpc::RpcError;
 use crate::wire::view::SessionView;
+use approval::OpenCall;
 use host::Agent;
 use provider::Providers;
 use session::Session;
@@ -149,18 +150,28 @@ impl Work {
             );
             self.leftovers.push(Change::PutMessage(message));
         }
-        for mut call in core::mem::take(&mut snapshot.open_tool_calls) {
-            approval::end_record(&mut call, snapshot.unix_high);
-            self.leftovers.push(Change::PutToolCall(call));
+        let is_trusted = |by: &str| match by.parse::<DeviceId>() {
+            Ok(id) => snapshot.devices.iter().any(|device| {
+                let is_dead = device.revoked_at.is_some() || snapshot.tombstones.contains(&id);
+                device.id == id && device.role >= Role::Approve && !is_dead
+            }),
+            Err(_) => true,
+        };
+        for call in core::mem::take(&mut snapshot.open_tool_calls) {
+            let is_void = call.decision.as_ref().is_some_and(|it| !is_trusted(&it.by));
+            if let Some(session) = self.sessions.get_mut(&call.session) {
+                session.calls.insert(call.id, OpenCall::left_open(call, is_void));
+            }
         }
     }
 
-    /// Writes down what the last life left open.
+    /// Writes down what the last life left open, and goes on with what can be gone on with.
     pub(crate) fn on_started(&mut self, cx: &mut Ctx<'_>) {
         if !self.leftovers.is_empty() {
             let changes = core::mem::take(&mut self.leftovers);
             self.store(cx, changes, Sync::Process, After::default());
         }
+        self.take_up(cx);
     }
 
     // --- storing ------------------------------------------------------------------------------------------------
@@ -188,11 +199,8 @@ impl Work {
             cx.tell(notice);
         }
         match after.then {
-            Then::Nothing
-            | Then::Changed(..)
-            | Then::Deleted(_)
-            | Then::Ended(_)
-            | Then::Greet(_, None) => {}
+            Then::Nothing | Then::Changed(..) | Then::Deleted(_) | Then::Greet(_, None) => {}
+            Then::Ended(id) => self.revive(cx, id),
             Then::Begin(id) => self.begin(cx, id),
             Then::Greet(id, Some(content)) => self.send(cx, send::Draft::first(id, content)),
             Then::Deliver(id, tool) => self.deliver(cx, id, tool),
@@ -269,7 +277,7 @@ impl Work {
     }
 
     pub(crate) fn pending_approvals(&self) -> usize {
-        self.seated().map(Session::waiting_calls).sum()
+        self.sessions.values().map(Session::waiting_calls).sum()
     }
 
     /// Sessions with an agent.

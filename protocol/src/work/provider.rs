@@ -13,7 +13,7 @@ use core::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Asked, Work, raw, send, session};
+use super::{Asked, Work, approval, raw, send, session};
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
 use crate::agent::Provider;
@@ -54,6 +54,7 @@ struct Known {
 pub(super) enum Waiter {
     Create(session::Draft),
     Send(send::Draft),
+    Revive(Box<approval::Revival>),
     /// Goes on to these.
     List(Call, &'static [Provider]),
     Check(Call),
@@ -242,6 +243,10 @@ impl Work {
                 let ready = known.ready();
                 self.send_ready(cx, draft, ready);
             }
+            Waiter::Revive(revival) => {
+                let ready = known.ready();
+                self.revive_ready(cx, *revival, ready);
+            }
             Waiter::List(call, rest) => self.list(cx, call, rest),
             Waiter::Check(call) => cx.answer(call, &known.view(provider)),
         }
@@ -251,6 +256,7 @@ impl Work {
         match waiter {
             Waiter::Create(draft) => self.create(cx, draft, provider, Err(error.clone())),
             Waiter::Send(draft) => self.send_ready(cx, draft, Err(error.clone())),
+            Waiter::Revive(revival) => self.revive_ready(cx, *revival, Err(error.clone())),
             Waiter::List(call, _) | Waiter::Check(call) => cx.refuse(call, error),
         }
     }

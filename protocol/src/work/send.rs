@@ -56,6 +56,16 @@ impl Draft {
     }
 }
 
+/// What a turn begins with.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) author: Author,
+    pub(super) content: String,
+    pub(super) client_id: Option<String>,
+    /// Who is answered once it is written down.
+    pub(super) call: Option<Call>,
+}
+
 /// Longest id that a client may give to its message.
 const CLIENT_ID_BYTES_MAX: usize = 128;
 /// Copies of one message that wait while it is starting.
@@ -115,6 +125,9 @@ impl Work {
         if session.turn.is_some() || session.is_starting {
             return draft.refuse(cx, &busy());
         }
+        if session.is_carrying() {
+            return draft.refuse(cx, &undecided());
+        }
         let Some(provider) = session.provider else {
             let why = format!("this daemon does not know `{}`", session.record.provider);
             let error = RpcError::new(-32002, "provider_not_available", why);
@@ -147,18 +160,26 @@ impl Work {
             echoes.into_iter().for_each(|echo| echo.refuse(cx, &error));
             return self.refuse_start(cx, draft, &error);
         }
+        let Draft { call, session, content, client_id } = draft;
+        self.open_turn(cx, session, Opening { author: Author::User, content, client_id, call });
+        echoes.into_iter().for_each(|echo| self.look_up(cx, echo));
+    }
+
+    /// Writes down a message to the agent, and an empty answer to it.
+    pub(super) fn open_turn(&mut self, cx: &mut Ctx<'_>, id: SessionId, opening: Opening) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         let at = cx.engine.now.unix;
         let record = &mut session.record;
         let user = MessageRecord {
             id: MessageId(cx.engine.entropy.uuid()),
             session: record.id,
             ordinal: record.message_count,
-            author: Author::User,
-            content: draft.content,
+            author: opening.author,
+            content: opening.content,
             status: Progress::Done,
             created_at: at,
             metadata: String::from("{}"),
-            client_id: draft.client_id,
+            client_id: opening.client_id,
         };
         let assistant = Turn::message(cx, record.id, record.message_count.saturating_add(1));
         record.message_count = record.message_count.saturating_add(2);
@@ -174,13 +195,11 @@ impl Work {
             Change::PutMessage(assistant.clone()),
             Change::PutSession(record.clone()),
         ];
-        let id = record.id;
-        let reply = draft.call.map(|call| (call, raw(&MessageView::from(&user))));
+        let reply = opening.call.map(|call| (call, raw(&MessageView::from(&user))));
         session.turn = Some(Turn::new(assistant, Some(user.content)));
         cx.engine.timers.disarm(Timer::AgentIdle(id));
         let after = After { session: Some(id), reply, notices, then: Then::Begin(id) };
         self.store(cx, changes, Sync::Process, after);
-        echoes.into_iter().for_each(|echo| self.look_up(cx, echo));
     }
 
     /// Much may have happened while the provider was looked at.
@@ -230,7 +249,7 @@ impl Work {
     }
 
     /// There is a bound on agents: one that has nothing to do makes room.
-    fn make_room(&mut self, cx: &mut Ctx<'_>, id: SessionId) -> Result<(), RpcError> {
+    pub(super) fn make_room(&mut self, cx: &mut Ctx<'_>, id: SessionId) -> Result<(), RpcError> {
         let session = self.sessions.get(&id);
         let has_agent = session.is_some_and(|session| session.agent.is_some());
         let may_share = |provider| self.with_room(cx, provider).is_some();
@@ -281,9 +300,14 @@ pub(super) fn check_prompt(cx: &Ctx<'_>, field: &str, text: &str) -> Result<(), 
     Ok(())
 }
 
-fn paused() -> RpcError {
+pub(super) fn paused() -> RpcError {
     RpcError::new(-32006, "session_paused", "the session is paused")
         .hint("resume it with `session.resume`")
+}
+
+fn undecided() -> RpcError {
+    RpcError::new(-32002, "session_busy", "a tool call still waits for a decision")
+        .hint("decide on it (`approval.list` shows it), or stop it with `session.cancel`")
 }
 
 fn busy() -> RpcError {

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::approval::{OpenCall, end_calls};
+use super::approval::{Fate, OpenCall, end_calls};
 use super::provider::{Waiter, named};
 use super::send;
 use super::turn::Turn;
@@ -356,7 +356,7 @@ impl Work {
         let changes = vec![Change::DeleteSession(id)];
         // What was under way ends with it, whether or not the disk lets it go.
         session.turn = None;
-        end_calls(cx, &mut session, &mut Vec::new(), &mut Vec::new());
+        end_calls(cx, &mut session, Fate::SessionGone, &mut Vec::new(), &mut Vec::new());
         if session.record.status == SessionStatus::Running {
             session.record.status = SessionStatus::Error;
         }

@@ -16,6 +16,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 
+use super::approval::Ask;
 use super::send::created;
 use super::session::{Session, session_param};
 use super::{After, Work, status_changed};
@@ -142,7 +143,7 @@ impl Work {
             AgentEvent::ToolEnded { id: tool, output, is_error } => {
                 self.on_tool_ended(cx, id, tool, output, is_error);
             }
-            AgentEvent::AboutToUse { request, tool } => {
+            AgentEvent::AboutToUse { request, tool, .. } => {
                 let request = String::from(request);
                 let say = match READ_ONLY.contains(&tool) {
                     true => Say::MayDecide { request },
@@ -150,8 +151,8 @@ impl Work {
                 };
                 self.say(cx, proc, say);
             }
-            AgentEvent::Asked { request, tool_id, tool, input, .. } => {
-                self.on_asked(cx, id, request, tool_id, tool, input);
+            AgentEvent::Asked { request, tool_id: provider_id, tool: name, input, reason } => {
+                self.on_asked(cx, id, Ask { request, provider_id, name, input, reason });
             }
             AgentEvent::AskWithdrawn { request } => self.on_ask_withdrawn(cx, id, request),
             AgentEvent::Retrying { attempt, max, delay_ms, status } => {
@@ -299,6 +300,7 @@ impl Work {
         if has_prompt {
             self.interrupt(cx, id);
         }
+        self.cancel_carried(cx, id);
         cx.answer(call, &empty());
     }
 

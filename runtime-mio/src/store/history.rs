@@ -33,6 +33,13 @@ pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
         Question::Events { after, through, limit, bytes_max } => {
             journal::page(db, (*after, *through), (*limit, *bytes_max)).map(Answer::Events)
         }
+        Question::Approval { id } => rows::all(
+            db,
+            "SELECT * FROM tool_call WHERE approval = ?1 ORDER BY n DESC LIMIT 1",
+            (id.to_string(),),
+            rows::tool_call,
+        )
+        .map(|mut found| Answer::ToolCall(found.pop())),
         Question::Audit { .. } | Question::Directory { .. } | Question::Probe { .. } => {
             let reason = "the store was asked what is not its to know".to_owned();
             return Answer::Failed(StoreFault::Failed(reason));

@@ -17,8 +17,11 @@ pub(super) const DATABASE_FILE: &str = "clawd.db";
 const APPLICATION_ID: i32 = 0x636c_7764;
 
 /// One script for each version, run in order; never changed once released.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../schema/0001_first.sql"), include_str!("../schema/0002_journal.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../schema/0001_first.sql"),
+    include_str!("../schema/0002_journal.sql"),
+    include_str!("../schema/0003_approvals.sql"),
+];
 
 pub(super) fn open(dir: &PrivateDir) -> Result<Connection, StoreError> {
     for name in [DATABASE_FILE, "clawd.db-wal", "clawd.db-shm"] {

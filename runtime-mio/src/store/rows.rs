@@ -7,8 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use clawd_protocol::record::{
-    Author, Decision, DecisionKind, DeviceRecord, MessageRecord, Progress, Role, SessionRecord,
-    SessionStatus, ToolCallRecord, Usage,
+    AskKind, Author, Decision, DecisionKind, DeviceRecord, MessageRecord, Progress, Role,
+    SessionRecord, SessionStatus, ToolCallRecord, Usage,
 };
 use clawd_protocol::{SessionId, Unix};
 use rusqlite::types::Type;
@@ -211,11 +211,12 @@ pub(super) fn put_tool_call(db: &Connection, call: &ToolCallRecord) -> Result<()
     db.prepare_cached(
         "INSERT INTO tool_call
            (id, session, message, provider_id, name, input, status, risk, created_at,
-            completed_at, requires_approval, expires_at, decided_by, decided_at, decision, output)
+            completed_at, requires_approval, expires_at, decided_by, decided_at, decision, output,
+            kind, approval, rule, reason, answers, is_carried)
          VALUES
            (:id, :session, :message, :provider_id, :name, :input, :status, :risk, :created_at,
             :completed_at, :requires_approval, :expires_at, :decided_by, :decided_at, :decision,
-            :output)
+            :output, :kind, :approval, :rule, :reason, :answers, :is_carried)
          ON CONFLICT (id) DO UPDATE SET
            session = excluded.session, message = excluded.message,
            provider_id = excluded.provider_id, name = excluded.name, input = excluded.input,
@@ -223,7 +224,9 @@ pub(super) fn put_tool_call(db: &Connection, call: &ToolCallRecord) -> Result<()
            completed_at = excluded.completed_at, requires_approval = excluded.requires_approval,
            expires_at = excluded.expires_at, decided_by = excluded.decided_by,
            decided_at = excluded.decided_at, decision = excluded.decision,
-           output = excluded.output",
+           output = excluded.output, kind = excluded.kind, approval = excluded.approval,
+           rule = excluded.rule, reason = excluded.reason, answers = excluded.answers,
+           is_carried = excluded.is_carried",
     )?
     .execute(named_params! {
         ":id": call.id.to_string(),
@@ -242,6 +245,12 @@ pub(super) fn put_tool_call(db: &Connection, call: &ToolCallRecord) -> Result<()
         ":decided_at": decision.map(|decision| decision.at.as_millis()),
         ":decision": decision.map(|decision| decision.kind.as_str()),
         ":output": call.output,
+        ":kind": call.kind.as_str(),
+        ":approval": call.approval.map(|id| id.to_string()),
+        ":rule": call.rule,
+        ":reason": call.reason,
+        ":answers": call.answers,
+        ":is_carried": call.is_carried,
     })?;
     Ok(())
 }
@@ -270,6 +279,15 @@ pub(super) fn tool_call(row: &Row<'_>) -> Result<ToolCallRecord> {
         expires_at: maybe_time(row, "expires_at")?,
         decision,
         output: row.get("output")?,
+        kind: word(row, "kind", AskKind::from_word)?,
+        approval: match row.get::<_, Option<String>>("approval")? {
+            None => None,
+            Some(_) => Some(parsed(row, "approval")?),
+        },
+        rule: row.get("rule")?,
+        reason: row.get("reason")?,
+        answers: row.get("answers")?,
+        is_carried: row.get("is_carried")?,
     })
 }
 

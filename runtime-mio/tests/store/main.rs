@@ -13,10 +13,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use clawd_protocol::record::{
-    Author, Decision, DecisionKind, DeviceRecord, MessageRecord, Progress, Role, SessionRecord,
-    SessionStatus, ToolCallRecord, Usage,
+    AskKind, Author, Decision, DecisionKind, DeviceRecord, MessageRecord, Progress, Role,
+    SessionRecord, SessionStatus, ToolCallRecord, Usage,
 };
-use clawd_protocol::{Change, DeviceId, OpId, Snapshot, Sync, Unix};
+use clawd_protocol::{ApprovalId, Change, DeviceId, OpId, Snapshot, Sync, Unix};
 use clawd_runtime_mio::files::DataDir;
 use clawd_runtime_mio::store::{Store, StoreError};
 
@@ -122,6 +122,12 @@ fn tool_call(session: u64, message: u64, number: u64) -> ToolCallRecord {
             kind: DecisionKind::AllowOnce,
         }),
         output: Some("a\nb".to_owned()),
+        kind: AskKind::Question,
+        approval: Some(ApprovalId([u8::try_from(number % 256).unwrap(); 32])),
+        rule: Some("default".to_owned()),
+        reason: Some("it may change something".to_owned()),
+        answers: Some(r#"{"a?":"b"}"#.to_owned()),
+        is_carried: true,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use clawd_protocol::access::token::TokenDigest;
 use clawd_protocol::record::{
-    DeviceRecord, MessageRecord, PairingHistory, Progress, Role, SessionRecord, SessionStatus,
-    ToolCallRecord, Usage,
+    AskKind, DeviceRecord, MessageRecord, PairingHistory, Progress, Role, SessionRecord,
+    SessionStatus, ToolCallRecord, Usage,
 };
 use clawd_protocol::{
-    Answer, Change, DeviceId, MessageId, OpId, Question, SessionId, StoreFault, Sync, ToolCallId,
-    Unix,
+    Answer, ApprovalId, Change, DeviceId, MessageId, OpId, Question, SessionId, StoreFault, Sync,
+    ToolCallId, Unix,
 };
 use clawd_runtime_mio::store::Store;
 
@@ -62,6 +62,12 @@ fn every_record_comes_back_as_it_was_put() {
         decision: None,
         output: None,
         requires_approval: false,
+        kind: AskKind::Tool,
+        approval: None,
+        rule: None,
+        reason: None,
+        answers: None,
+        is_carried: false,
         ..tool_call(1, 11, 21)
     };
     let pairing = PairingHistory { failed_windows: [3, 1, 2].map(Unix::from_millis).to_vec() };
@@ -178,6 +184,10 @@ fn pages_are_asked_for_from_both_ends() {
     let one = |session, id| Question::ToolCall { session, id };
     assert_eq!(store.answer(&one(id(1), id(300))), Answer::ToolCall(Some(tool_call(1, 100, 300))));
     assert_eq!(store.answer(&one(id(2), id(300))), Answer::ToolCall(None));
+    let asked = |number: u8| Question::Approval { id: ApprovalId([number; 32]) };
+    let last = store.answer(&asked(44));
+    assert_eq!(last, Answer::ToolCall(Some(tool_call(1, 100, 300))), "300 is 44 in one byte");
+    assert_eq!(store.answer(&asked(9)), Answer::ToolCall(None));
     let by = |session: u64| Question::MessageByClientId {
         session: id(session),
         client_id: "client-105".to_owned(),

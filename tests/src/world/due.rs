@@ -144,6 +144,7 @@ impl World {
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
             | Question::ToolCall { .. }
+            | Question::Approval { .. }
             | Question::Audit { .. }
             | Question::Events { .. } => {
                 self.store.answer(question).unwrap_or(Answer::Failed(StoreFault::Full))

@@ -11,12 +11,14 @@ mod dialect;
 mod launch;
 mod parse;
 mod probe;
+mod question;
 mod speak;
 
 pub use dialect::Claude;
 pub use launch::{INHERIT, LaunchFault, NAME, SET, knows_conversation, launch};
 pub use parse::parse;
 pub use probe::{probe_runs, read_probe};
+pub use question::{ask_kind, questions, with_answers};
 pub use speak::{
     allow, deny, error_reply, initialize, interrupt, may_decide, must_ask, set_model, user_message,
 };

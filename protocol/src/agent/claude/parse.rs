@@ -283,6 +283,8 @@ struct Request<'a> {
 struct HookInput<'a> {
     #[serde(borrow)]
     tool_name: Raw<'a>,
+    #[serde(borrow)]
+    tool_input: Raw<'a>,
 }
 
 fn on_request(line: &Line<'_>, tell: Tell<'_>) {
@@ -297,9 +299,11 @@ fn on_request(line: &Line<'_>, tell: Tell<'_>) {
         && text(request.callback_id).as_deref() == Some(PRE_TOOL_USE)
     {
         // A hook without a tool is about nothing that we know, so it is treated as about what we do not.
-        let tool = object::<HookInput<'_>>(request.input).and_then(|input| text(input.tool_name));
+        let hook = object::<HookInput<'_>>(request.input);
+        let tool = hook.as_ref().and_then(|hook| text(hook.tool_name));
         let tool = tool.as_deref().unwrap_or_default();
-        return tell(AgentEvent::AboutToUse { request: &id, tool });
+        let input = hook.and_then(|hook| readable(hook.tool_input)).unwrap_or(UNREADABLE_INPUT);
+        return tell(AgentEvent::AboutToUse { request: &id, tool, input });
     }
     if subtype.as_deref() != Some("can_use_tool") {
         return refuse("requests of this kind are not supported");
@@ -307,11 +311,7 @@ fn on_request(line: &Line<'_>, tell: Tell<'_>) {
     let (Some(tool), Some(tool_id)) = (text(request.tool_name), text(request.tool_use_id)) else {
         return refuse("a tool call without tool_name or tool_use_id cannot be approved");
     };
-    let Some(input) = readable(request.input) else {
-        return refuse(
-            "a tool input that is not an object, or nested too deeply, cannot be approved",
-        );
-    };
+    let input = readable(request.input).unwrap_or(UNREADABLE_INPUT);
     let reason = text(request.decision_reason);
     tell(AgentEvent::Asked {
         request: &id,

@@ -1,149 +1,49 @@
 //! The decision on a tool call: made once, stored, then told to the agent.
 //!
-//! Owns `tool.approve`, `tool.reject` and `approval.list`, the one place where a decision is made, and its way to the
-//! agent; refuses to know how calls come about. Invariant: the agent hears "allow" after that decision is on disk, and
-//! whoever made it hears of it after the agent has taken it (security H1, H6).
+//! Owns the one place where a decision is made, and its way to the agent; refuses to know how calls come about. Invariant:
+//! the agent hears "allow" after that decision is on disk, and whoever made it hears of it after the agent has taken it
+//! (security H1, H6).
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
-use alloc::vec::Vec;
 
-use serde::Serialize;
-
-use super::super::session::session_param;
-use super::super::{After, Asked, Then, Work, status_changed};
-use super::{created, fingerprint, forget_timers, updated};
+use super::super::{After, Then, Work, status_changed};
+use super::ask::requested;
+use super::bind::fingerprint;
+use super::respond::Asker;
+use super::{created, forget_timers, resolved, updated};
 use crate::access::ctx::Ctx;
-use crate::access::peers::{Call, Caller};
-use crate::agent::Say;
-use crate::contract::effect::{Change, Question, Sync};
+use crate::agent::{Say, claude};
+use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{DeviceId, SessionId, ToolCallId};
-use crate::contract::input::Answer;
 use crate::contract::record::{Decision, DecisionKind, Progress};
-use crate::contract::time::Unix;
 use crate::engine::Timer;
-use crate::wire::event::Event;
-use crate::wire::params::Params;
 use crate::wire::rpc::RpcError;
-use crate::wire::view::Object;
 
-/// A decision on a call that is not open: what was decided is looked up.
+/// What was decided, by whom, and what goes with it.
 #[derive(Debug)]
-pub(in crate::work) struct Late {
-    call: Call,
-    is_allow: bool,
-}
-
-/// What was decided, by whom, and what the agent is told if it is no.
-pub(super) struct Verdict {
+pub(in crate::work) struct Verdict {
     pub(super) kind: DecisionKind,
     pub(super) by: String,
+    /// What the agent is told if it is no.
     pub(super) message: String,
+    /// The answers to a question, if it is yes.
+    pub(super) answers: Option<String>,
 }
 
 impl Verdict {
     /// The daemon's own.
     pub(super) fn ours(kind: DecisionKind, message: &str) -> Self {
-        Self { kind, by: String::from("daemon"), message: String::from(message) }
+        Self { kind, by: String::from("daemon"), message: String::from(message), answers: None }
     }
 }
-
-#[derive(Serialize)]
-struct ApprovalsView<'a> {
-    approvals: Vec<ApprovalView<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ApprovalView<'a> {
-    #[serde(rename = "approval_id")]
-    approval_id: ToolCallId,
-    session_id: SessionId,
-    tool_call_id: ToolCallId,
-    tool: &'a str,
-    input: Object<'a>,
-    risk: &'a str,
-    #[serde(rename = "requested_at")]
-    requested_at: Unix,
-    #[serde(rename = "expires_at")]
-    expires_at: Option<Unix>,
-}
-
-const APPROVED: &str = "{\"approved\":true}";
-const REJECTED: &str = "{\"rejected\":true}";
 
 impl Work {
-    pub(crate) fn on_approve(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        call: Call,
-        caller: Caller,
-        params: &Params<'_>,
-    ) {
-        let kind = match params.text("scope") {
-            Ok(None) => DecisionKind::AllowOnce,
-            Ok(Some(scope)) if scope == "once" => DecisionKind::AllowOnce,
-            Ok(Some(scope)) if scope == "session" => DecisionKind::AllowSession,
-            Ok(Some(_)) => {
-                let error = RpcError::bad_params("scope", "must be `once` or `session`");
-                return cx.refuse(call, &error);
-            }
-            Err(error) => return cx.refuse(call, &error),
-        };
-        self.on_decision(cx, call, caller, params, kind, String::new());
-    }
-
-    pub(crate) fn on_reject(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        call: Call,
-        caller: Caller,
-        params: &Params<'_>,
-    ) {
-        let message = match params.text("reason") {
-            Ok(Some(reason)) => format!("The user denied this: {reason}"),
-            Ok(None) => String::from("The user denied this."),
-            Err(error) => return cx.refuse(call, &error),
-        };
-        self.on_decision(cx, call, caller, params, DecisionKind::Deny, message);
-    }
-
-    fn on_decision(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        call: Call,
-        caller: Caller,
-        params: &Params<'_>,
-        kind: DecisionKind,
-        message: String,
-    ) {
-        let subject = session_param(params).and_then(|id| {
-            self.session_mut(id)?;
-            Ok((id, params.need_word::<ToolCallId>("toolCallId", "a tool call's id")?))
-        });
-        let (id, tool) = match subject {
-            Ok(subject) => subject,
-            Err(error) => return cx.refuse(call, &error),
-        };
-        let is_allow = is_allow(kind);
-        match self.open(id, tool) {
-            Some(open) if open.is_waiting() => {
-                let verdict = Verdict { kind, by: caller.name(), message };
-                self.decide(cx, (id, tool), verdict, Some(call));
-            }
-            Some(open) => match &open.record.decision {
-                Some(decision) => answer_decided(cx, call, decision, is_allow),
-                None => cx.refuse(call, &not_asked()),
-            },
-            None => {
-                let ask = cx.ask(Question::ToolCall { session: id, id: tool });
-                self.asked.await_(ask, Asked::ToolCall(Late { call, is_allow }));
-            }
-        }
-    }
-
     pub(crate) fn on_approval_late(&mut self, cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
+        if self.open(id, tool).is_some_and(|call| call.record.decision.is_some()) {
+            return self.lapse(cx, id, tool, "nobody asked again in time");
+        }
         let message = "Nobody allowed this in time.";
         self.decide(cx, (id, tool), Verdict::ours(DecisionKind::Expired, message), None);
     }
@@ -154,34 +54,48 @@ impl Work {
         cx: &mut Ctx<'_>,
         (id, tool): (SessionId, ToolCallId),
         verdict: Verdict,
-        waiting: Option<Call>,
+        asker: Option<Asker>,
     ) {
-        let Verdict { kind, by, message } = verdict;
+        let Verdict { kind, by, message, answers } = verdict;
         let at = cx.engine.now.unix;
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(call) = session.calls.get_mut(&tool) else { return };
-        if call.record.decision.is_some() {
+        if self.open(id, tool).is_none_or(|call| call.record.decision.is_some()) {
             return;
         }
-        forget_timers(cx, id, tool);
-        call.record.decision = Some(Decision { by: by.clone(), at, kind });
-        call.record.expires_at = None;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let spent = session.spend(tool, at);
+        let Some(call) = session.calls.get_mut(&tool) else { return };
+        let was_pending = call.record.status == Progress::Pending;
+        let is_granted = call.record.is_carried && is_allow(kind);
+        if !is_granted {
+            // A grant that is to be taken up ends when the request would have ended.
+            forget_timers(cx, id, tool);
+            call.record.expires_at = None;
+        }
+        call.record.decision = Some(Decision { by, at, kind });
         call.record.status = if is_allow(kind) { Progress::Running } else { Progress::Error };
-        call.waiting = waiting;
+        call.record.answers = answers;
+        call.asker = asker;
         call.message = message;
         let first = if call.is_announced { updated(&call.record) } else { created(&call.record) };
         let mut notices = vec![cx.engine.number(&first)];
         call.is_announced = true;
-        notices.push(cx.engine.number(&Event::ApprovalResolved {
-            session_id: id,
-            tool_call_id: tool,
-            kind,
-            by: &by,
-        }));
-        let changes = vec![Change::PutToolCall(call.record.clone())];
-        let waiting_for = session.waiting_for();
-        let previous = session.record.status;
-        notices.push(status_changed(cx, &session.record, previous, waiting_for, None));
+        let mut record = call.record.clone();
+        if was_pending {
+            notices.extend(resolved(&record).map(|event| cx.engine.number(&event)));
+            let waiting_for = session.waiting_for();
+            let previous = session.record.status;
+            notices.push(status_changed(cx, &session.record, previous, waiting_for, None));
+        }
+        if record.is_carried && !is_granted {
+            // Nobody is left to be told.
+            record.is_carried = false;
+            record.completed_at = Some(at);
+        }
+        let mut changes = vec![Change::PutToolCall(record)];
+        if let Some(spent) = spent {
+            notices.push(cx.engine.number(&updated(&spent)));
+            changes.push(Change::PutToolCall(spent));
+        }
         let then = Then::Deliver(id, tool);
         let after = After { session: Some(id), reply: None, notices, then };
         self.store(cx, changes, Sync::Disk, after);
@@ -189,23 +103,32 @@ impl Work {
 
     /// The decision is on disk: now the agent hears of it, and whoever made it hears that it did.
     pub(in crate::work) fn deliver(&mut self, cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
+        self.forget_spent(cx, id, tool);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let proc = session.process();
         let Some(call) = session.calls.get_mut(&tool) else { return };
-        let waiting = call.waiting.take();
+        if call.record.is_carried {
+            return self.carry_out(cx, id, tool);
+        }
+        let asker = call.asker.take();
         let Some(decision) = &call.record.decision else { return };
         let (Some(proc), Some(request)) = (proc, call.request.take()) else {
-            if let Some(waiting) = waiting {
-                cx.refuse(waiting, &no_longer());
+            if let Some(asker) = asker {
+                asker.refuse(cx, &no_longer());
             }
             return;
         };
         let is_allow = is_allow(decision.kind) && !call.is_void;
         if is_allow && decision.kind == DecisionKind::AllowSession {
-            session.grants.insert(fingerprint(&call.record), decision.by.clone());
+            let granted = fingerprint(&call.record, &session.record.repo_path);
+            session.grants.insert(granted, decision.by.clone());
         }
         let say = if is_allow {
-            Say::Allow { request, input: call.record.input.clone() }
+            let input = match &call.record.answers {
+                Some(answers) => claude::with_answers(&call.record.input, answers),
+                None => call.record.input.clone(),
+            };
+            Say::Allow { request, input }
         } else if call.is_void {
             let message = String::from("The device that allowed this is no longer trusted.");
             Say::Deny { request, message }
@@ -213,9 +136,9 @@ impl Work {
             Say::Deny { request, message: call.message.clone() }
         };
         self.say(cx, proc, say);
-        if let Some(waiting) = waiting {
-            let result = if is_allow { APPROVED } else { REJECTED };
-            self.answer_when_taken(cx, proc, waiting, result);
+        if let Some(asker) = asker {
+            let (call, result) = asker.into_answer(is_allow);
+            self.answer_when_taken(cx, proc, call, result);
         }
     }
 
@@ -227,92 +150,48 @@ impl Work {
         tool: ToolCallId,
         error: &RpcError,
     ) {
-        let Some(call) = self.open_mut(id, tool) else { return };
-        let waiting = call.waiting.take();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.unspend(tool);
+        let Some(call) = session.calls.get_mut(&tool) else { return };
+        let asker = call.asker.take();
         let was_allow = call.record.decision.as_ref().is_some_and(|it| is_allow(it.kind));
-        if was_allow {
+        let is_open_again = was_allow || call.record.is_carried;
+        if is_open_again {
             call.record.decision = None;
+            call.record.answers = None;
             call.record.status = Progress::Pending;
             let timeout = cx.engine.config.limits.approval_timeout;
             call.record.expires_at = Some(cx.engine.now.unix + timeout);
             cx.engine.timers.arm(Timer::Approval(id, tool), cx.engine.now.mono + timeout);
-            let tool_call = (&call.record).into();
-            cx.tell_in_passing(&Event::ApprovalRequested { session_id: id, tool_call });
+            cx.tell_in_passing(&requested(&session.record.title, call));
         }
-        if let Some(waiting) = waiting {
-            cx.refuse(waiting, error);
+        if let Some(asker) = asker {
+            asker.refuse(cx, error);
         }
-        if !was_allow {
+        if !is_open_again {
             self.deliver(cx, id, tool);
         }
     }
 
     /// This device was revoked, or may do less than before: what it allowed for whole sessions is void, and what it has
     /// just allowed is not told to the agent any more (security E4, H6). The decision itself stands as it was made.
-    pub(crate) fn on_distrusted(&mut self, device: DeviceId) {
+    pub(crate) fn on_distrusted(&mut self, cx: &mut Ctx<'_>, device: DeviceId) {
         let by = device.as_str();
+        let mut lapsed = vec![];
         for session in self.sessions.values_mut() {
             session.grants.retain(|_, granter| granter != by);
             for call in session.calls.values_mut() {
                 let decision = call.record.decision.as_ref();
                 call.is_void |= decision.is_some_and(|decision| decision.by == by);
+                if call.is_void && call.record.is_carried {
+                    lapsed.push((call.record.session, call.record.id));
+                }
             }
         }
-    }
-
-    pub(crate) fn on_approvals(&self, cx: &mut Ctx<'_>, call: Call) {
-        let calls = self.sessions.values().flat_map(|session| session.calls.values());
-        let mut room = cx.engine.config.limits.page_bytes_max;
-        let approvals = calls
-            .filter(|open| open.is_waiting())
-            .take_while(|open| {
-                let fits = room > 0;
-                room = room.saturating_sub(open.record.input.len());
-                fits
-            })
-            .map(|open| ApprovalView {
-                approval_id: open.record.id,
-                session_id: open.record.session,
-                tool_call_id: open.record.id,
-                tool: &open.record.name,
-                input: Object(&open.record.input),
-                risk: &open.record.risk,
-                requested_at: open.record.created_at,
-                expires_at: open.record.expires_at,
-            })
-            .collect();
-        cx.answer(call, &ApprovalsView { approvals });
-    }
-}
-
-/// A decision on a call that has its result already.
-pub(in crate::work) fn on_late(cx: &mut Ctx<'_>, late: Late, answer: Answer) {
-    match answer.tool_call() {
-        Ok(Some(record)) => match &record.decision {
-            Some(decision) => answer_decided(cx, late.call, decision, late.is_allow),
-            None => cx.refuse(late.call, &not_asked()),
-        },
-        Ok(None) => {
-            let error = RpcError::bad_params("toolCallId", "is not a tool call of this session");
-            cx.refuse(late.call, &error);
+        for (id, tool) in lapsed {
+            self.lapse(cx, id, tool, "the device that allowed this is no longer trusted");
         }
-        Err(fault) => cx.refuse(late.call, &RpcError::storage(&fault)),
     }
-}
-
-/// The same decision gets the same answer; the opposite one is told who was first (wire.md §4).
-fn answer_decided(cx: &mut Ctx<'_>, call: Call, decision: &Decision, is_now_allow: bool) {
-    if is_allow(decision.kind) == is_now_allow && decision.kind != DecisionKind::Expired {
-        let result = if is_now_allow { APPROVED } else { REJECTED };
-        let raw: Result<&serde_json::value::RawValue, _> = serde_json::from_str(result);
-        return cx.answer(call, &raw.ok());
-    }
-    let why = format!("this was decided at {} by {}", decision.at, decision.by);
-    let error = RpcError::new(-32602, "already_decided", why)
-        .detail("by", &decision.by)
-        .detail("at", decision.at)
-        .hint("the first decision holds; `session.toolCalls` shows it");
-    cx.refuse(call, &error);
 }
 
 pub(super) const fn is_allow(kind: DecisionKind) -> bool {
@@ -327,7 +206,12 @@ pub(super) fn no_longer() -> RpcError {
         .hint("`session.toolCalls` shows what became of it")
 }
 
-fn not_asked() -> RpcError {
-    RpcError::new(-32602, "not_pending", "nobody was asked about this tool call")
-        .hint("`approval.list` shows what waits")
+/// Who decided, and when.
+pub(super) fn decided(decision: &Decision) -> RpcError {
+    let why = format!("this was decided at {} by {}", decision.at, decision.by);
+    RpcError::new(-32602, "already_decided", why)
+        .detail("by", &decision.by)
+        .detail("at", decision.at)
+        .detail("decision", decision.kind.as_str())
+        .hint("the first decision holds; `session.toolCalls` shows it")
 }

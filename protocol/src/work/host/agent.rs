@@ -2,9 +2,12 @@
 //!
 //! Owns the counters and buffers of a process; refuses to know the sessions in its seats, and when it is started or ended.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+
+use serde_json::value::RawValue;
 
 use crate::access::peers::Call;
 use crate::agent::lines::Lines;
@@ -35,7 +38,7 @@ pub(in crate::work) struct Agent {
     fed: u64,
     taken: u64,
     /// Calls that are answered once the process has taken so many bytes.
-    deliveries: VecDeque<(u64, Call, &'static str)>,
+    deliveries: VecDeque<(u64, Call, Box<RawValue>)>,
 }
 
 /// A session's place in a process.
@@ -128,12 +131,12 @@ impl Agent {
     }
 
     /// This call is answered once everything given so far was taken.
-    pub(super) fn deliver(&mut self, call: Call, result: &'static str) {
+    pub(super) fn deliver(&mut self, call: Call, result: Box<RawValue>) {
         self.deliveries.push_back((self.fed, call, result));
     }
 
     /// It has taken so much more: these calls are answered.
-    pub(super) fn on_taken(&mut self, bytes: usize) -> Vec<(Call, &'static str)> {
+    pub(super) fn on_taken(&mut self, bytes: usize) -> Vec<(Call, Box<RawValue>)> {
         self.taken = self.taken.saturating_add(wide(bytes));
         let mut due = Vec::new();
         while let Some((_, call, result)) =
