@@ -17,6 +17,7 @@ mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use clawd_protocol::policy::Policy;
 use clawd_protocol::record::Decision;
 use clawd_protocol::{
     AskId, Change, Command, ConnId, DeviceId, Effect, Input, Instant, Limits, Now, OpId, ProcId,
@@ -68,6 +69,10 @@ pub struct Invariants {
     /// Tokens that were handed out, and to which connection.
     issued: BTreeMap<String, ConnId>,
     decided: BTreeMap<ToolCallId, Decision>,
+    policy: Policy,
+    /// Which calls somebody wanted to be allowed, by what they would do; and how often that was done.
+    allowed: BTreeMap<decisions::Deed, BTreeSet<ToolCallId>>,
+    deeds: BTreeMap<decisions::Deed, usize>,
     checked_deeds: BTreeMap<ProcId, usize>,
     /// The latest wall-clock time of this life.
     unix_high: Unix,
@@ -81,9 +86,12 @@ fn ensure(is_true: bool, otherwise: impl FnOnce() -> String) -> Verdict {
 }
 
 impl Invariants {
-    pub(crate) const fn new(limits: Limits) -> Self {
+    pub(crate) const fn new(limits: Limits, policy: Policy) -> Self {
         Self {
             limits,
+            policy,
+            allowed: BTreeMap::new(),
+            deeds: BTreeMap::new(),
             peers: BTreeMap::new(),
             ops: BTreeSet::new(),
             asks: BTreeSet::new(),

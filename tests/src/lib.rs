@@ -22,6 +22,7 @@ pub mod machine;
 pub mod plan;
 pub mod policy;
 pub mod store;
+pub mod story;
 pub mod trace;
 pub mod world;
 

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use clawd_protocol::access::token::mint_local;
+use clawd_protocol::policy::Policy;
 use clawd_protocol::{Config, ConnId, Daemon, Effects, Input, Instant, Limits, ProcId, Source};
 
 use crate::child::Child;
@@ -117,7 +118,7 @@ impl World {
             is_stopped: false,
             has_extra_ticks: false,
             pieces: Vec::new(),
-            invariants: Invariants::new(config.limits.clone()),
+            invariants: Invariants::new(config.limits.clone(), config.policy.clone()),
             trace: Trace::default(),
             config,
         };
@@ -133,6 +134,12 @@ impl World {
     /// From now on children's output comes in pieces of these sizes, over and over.
     pub fn cut_output(&mut self, pieces: &[usize]) {
         self.pieces = pieces.iter().map(|size| (*size).max(1)).collect();
+    }
+
+    /// The owner writes other rules: they hold from the next start on.
+    pub fn change_policy(&mut self, policy: Policy) {
+        self.invariants.change_policy(policy.clone());
+        self.config.policy = policy;
     }
 
     /// The limits in force.

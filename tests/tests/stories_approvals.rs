@@ -2,64 +2,20 @@
 
 use std::time::Duration;
 
-use clawd_protocol::{Limits, StoreFault, Stream};
+use clawd_protocol::{Limits, StoreFault};
 use clawd_tests::client::names;
-use clawd_tests::{Act, Client, Crash, LOOPBACK, World};
-use serde_json::{Value, json};
+use clawd_tests::story::{Story, about_to_use, asks, line};
+use clawd_tests::{Act, Crash, LOOPBACK, World};
+use serde_json::json;
 
-struct Story {
-    world: World,
-    owner: Client,
-    session: String,
-    call: Value,
-}
-
-impl Story {
-    /// A tool call waits for a decision.
-    fn new() -> Self {
-        Self::with(vec![vec![Act::bash("make"), Act::say("made")]])
-    }
-
-    fn with(script: Vec<Vec<Act>>) -> Self {
-        let mut world = World::default();
-        world.machine.scripts.push_back(script);
-        let owner = world.owner();
-        let params = json!({"repoPath": "/repo", "initialMessage": "build"});
-        let session = world.call(owner, "session.create", params).expect("a session");
-        let session = session["id"].as_str().expect("an id").to_owned();
-        world.settle();
-        let mut story = Self { world, owner, session, call: Value::Null };
-        story.call = story.waiting()[0]["toolCallId"].clone();
-        assert!(story.call.is_string(), "nothing waits for a decision");
-        story
-    }
-
-    fn waiting(&mut self) -> Vec<Value> {
-        let list = self.world.call(self.owner, "approval.list", json!({})).expect("a list");
-        list["approvals"].as_array().expect("an array").clone()
-    }
-
-    fn params(&self) -> Value {
-        json!({"sessionId": self.session, "toolCallId": self.call})
-    }
-
-    fn deeds(&self) -> usize {
-        self.world.children().map(|child| child.done.len()).sum()
-    }
-
-    fn later(&mut self, secs: u64) {
-        self.world.advance(Duration::from_secs(secs));
-    }
-
-    fn stored(&mut self) -> Value {
-        let params = json!({"sessionId": self.session});
-        self.world.call(self.owner, "session.toolCalls", params).expect("calls")[0].clone()
-    }
+/// A tool call waits for a decision.
+fn story() -> Story {
+    Story::with(vec![vec![Act::bash("make"), Act::say("made")]])
 }
 
 #[test]
 fn h1_a_pending_call_does_nothing() {
-    let mut story = Story::new();
+    let mut story = story();
     story.later(590);
     assert_eq!(story.deeds(), 0);
     let waiting = story.waiting();
@@ -75,7 +31,7 @@ fn h1_a_pending_call_does_nothing() {
 
 #[test]
 fn h1_an_approved_call_is_done_once() {
-    let mut story = Story::new();
+    let mut story = story();
     let answer = story.world.call(story.owner, "tool.approve", story.params()).expect("approved");
     assert_eq!(answer["approved"], true);
     story.later(5);
@@ -92,7 +48,7 @@ fn h1_an_approved_call_is_done_once() {
 
 #[test]
 fn h1_a_denied_call_is_not_done() {
-    let mut story = Story::new();
+    let mut story = story();
     let mut params = story.params();
     params["reason"] = json!("not now");
     let answer = story.world.call(story.owner, "tool.reject", params).expect("rejected");
@@ -108,7 +64,7 @@ fn h1_a_denied_call_is_not_done() {
 
 #[test]
 fn h1_after_ten_minutes_without_a_decision_it_is_denied() {
-    let mut story = Story::new();
+    let mut story = story();
     story.later(601);
     assert_eq!(story.deeds(), 0);
     assert!(story.waiting().is_empty());
@@ -120,7 +76,7 @@ fn h1_after_ten_minutes_without_a_decision_it_is_denied() {
 
 #[test]
 fn h1_when_everybody_has_left_nothing_is_allowed() {
-    let mut story = Story::new();
+    let mut story = story();
     story.world.hang_up(story.owner.conn);
     story.later(1200);
     assert_eq!(story.deeds(), 0);
@@ -129,7 +85,7 @@ fn h1_when_everybody_has_left_nothing_is_allowed() {
 #[test]
 fn h1_when_the_daemon_dies_nothing_is_allowed() {
     for how in [Crash::Lost, Crash::Done, Crash::Power] {
-        let mut story = Story::new();
+        let mut story = story();
         story.world.hold_store();
         story.world.ask(story.owner, "tool.approve", story.params());
         story.world.crash(how);
@@ -140,7 +96,7 @@ fn h1_when_the_daemon_dies_nothing_is_allowed() {
 
 #[test]
 fn h1_a_decision_that_cannot_be_stored_allows_nothing() {
-    let mut story = Story::new();
+    let mut story = story();
     story.world.fail_store(Some(StoreFault::Full));
     story.world.call(story.owner, "tool.approve", story.params()).expect_err("not stored");
     story.later(5);
@@ -152,7 +108,7 @@ fn h1_a_decision_that_cannot_be_stored_allows_nothing() {
 
 #[test]
 fn h6_the_first_decision_wins() {
-    let mut story = Story::new();
+    let mut story = story();
     let phone = story.world.pair(story.owner, "approve", "phone");
     story.world.hold_store();
     let deny = story.world.ask(phone.client, "tool.reject", story.params());
@@ -167,7 +123,7 @@ fn h6_the_first_decision_wins() {
 
 #[test]
 fn h6_only_those_who_may_decide_and_only_for_its_session() {
-    let mut story = Story::new();
+    let mut story = story();
     let reader = story.world.pair(story.owner, "read", "tv");
     story.world.call(reader.client, "tool.approve", story.params()).expect_err("role");
     let other = story.world.call(story.owner, "session.create", json!({"repoPath": "/repo"}));
@@ -186,7 +142,7 @@ fn h6_only_those_who_may_decide_and_only_for_its_session() {
 
 #[test]
 fn h3_what_runs_is_what_was_shown_not_what_the_approver_sent() {
-    let mut story = Story::new();
+    let mut story = story();
     let mut params = story.params();
     params["input"] = json!({"command": "rm -rf /"});
     params["updatedInput"] = json!({"command": "rm -rf /"});
@@ -218,7 +174,7 @@ fn an_approval_once_does_not_hold_for_the_next_call() {
 
 #[test]
 fn cancel_denies_what_waits() {
-    let mut story = Story::new();
+    let mut story = story();
     let params = json!({"sessionId": story.session});
     story.world.call(story.owner, "session.cancel", params).expect("cancelled");
     story.later(1);
@@ -241,7 +197,7 @@ fn h2_only_listed_tools_pass_in_silence() {
 
 #[test]
 fn e4_a_revoked_devices_undurable_decision_does_not_count() {
-    let mut story = Story::new();
+    let mut story = story();
     let phone = story.world.pair(story.owner, "approve", "phone");
     story.world.hold_store();
     story.world.ask(story.owner, "device.revoke", json!({"id": phone.id}));
@@ -255,7 +211,7 @@ fn e4_a_revoked_devices_undurable_decision_does_not_count() {
 
 #[test]
 fn h1_what_was_allowed_is_on_record_even_if_the_power_goes() {
-    let mut story = Story::new();
+    let mut story = story();
     story.world.call(story.owner, "tool.approve", story.params()).expect("approved");
     assert_eq!(story.deeds(), 1);
     story.world.crash(Crash::Power);
@@ -263,21 +219,9 @@ fn h1_what_was_allowed_is_on_record_even_if_the_power_goes() {
     assert_eq!(story.stored()["decision"]["by"], "owner");
 }
 
-/// A line that the agent writes.
-fn line(value: &Value) -> Act {
-    Act::Write(Stream::Out, format!("{value}\n").into_bytes())
-}
-
 /// The agent asks for leave to run `command`.
 fn ask(command: &str) -> Act {
-    line(&json!({"type": "control_request", "request_id": "ask_x", "request": {
-        "subtype": "can_use_tool", "tool_name": "Bash", "display_name": "Bash",
-        "input": {"command": command}, "tool_use_id": "toolu_x"}}))
-}
-
-fn fed(story: &Story) -> String {
-    let child = story.world.children().next_back().expect("an agent");
-    String::from_utf8_lossy(&child.fed).into_owned()
+    asks("ask_x", "toolu_x", command)
 }
 
 #[test]
@@ -333,19 +277,16 @@ fn h6_a_question_that_the_agent_takes_back_is_answered_by_nobody() {
     assert!(story.waiting().is_empty());
     assert_eq!(story.stored()["decision"]["kind"], "cancelled");
     story.world.call(story.owner, "tool.approve", story.params()).expect_err("too late");
-    assert!(!fed(&story).contains("ask_x"), "{}", fed(&story));
+    assert!(!story.fed().contains("ask_x"), "{}", story.fed());
 }
 
 #[test]
 fn h2_the_agent_must_ask_for_every_tool_that_may_change_something() {
     for (tool, must_ask) in [("Bash", true), ("Write", true), ("mcp__x__y", true), ("Read", false)]
     {
-        let hook = line(&json!({"type": "control_request", "request_id": "hook_x", "request": {
-            "subtype": "hook_callback", "callback_id": "pre_tool_use",
-            "tool_use_id": "toolu_x", "input": {"hook_event_name": "PreToolUse",
-                "tool_name": tool, "tool_input": {}}}}));
+        let hook = about_to_use(tool, &json!({"file_path": "/repo/a"}));
         let story = Story::with(vec![vec![hook, Act::bash("make")]]);
-        let fed = fed(&story);
+        let fed = story.fed();
         let answer = fed.lines().find(|line| line.contains("hook_x")).expect("an answer");
         let is_success = answer.contains("\"success\"");
         let is_ask = answer.contains("\"permissionDecision\":\"ask\"");
@@ -375,7 +316,7 @@ fn c6_an_agent_that_begins_too_many_calls_at_once_is_ended() {
 
 #[test]
 fn h1_whoever_allows_is_answered_once_the_agent_has_taken_it() {
-    let mut story = Story::new();
+    let mut story = story();
     let asked = story.world.ask(story.owner, "tool.approve", story.params());
     while story.deeds() == 0 {
         assert!(story.world.settle_one(0), "it is never done");

@@ -13,6 +13,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `ask` | the agent asks: what becomes of it |
+//! | `judge` | the verdict, where nobody has to be asked for it |
 //! | `decide` | the decision: made once, stored, told |
 //! | `respond` | the methods by which people decide |
 //! | `carry` | approvals that outlive the agent that asked |
@@ -22,6 +23,7 @@ mod ask;
 mod bind;
 mod carry;
 mod decide;
+mod judge;
 mod respond;
 
 use alloc::format;

@@ -29,7 +29,6 @@ use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{MessageId, ProcId, SessionId};
 use crate::contract::record::{Author, MessageRecord, Progress, SessionStatus};
 use crate::engine::Timer;
-use crate::policy::READ_ONLY;
 use crate::wire::event::Event;
 use crate::wire::params::Params;
 
@@ -143,9 +142,9 @@ impl Work {
             AgentEvent::ToolEnded { id: tool, output, is_error } => {
                 self.on_tool_ended(cx, id, tool, output, is_error);
             }
-            AgentEvent::AboutToUse { request, tool, .. } => {
+            AgentEvent::AboutToUse { request, tool, input } => {
                 let request = String::from(request);
-                let say = match READ_ONLY.contains(&tool) {
+                let say = match self.may_pass(cx, id, tool, input) {
                     true => Say::MayDecide { request },
                     false => Say::MustAsk { request },
                 };

@@ -3,7 +3,6 @@
 //! Owns what becomes of an ask, and the one place where a request to people is recorded; refuses to know how people
 //! decide. Whatever cannot be shown to a person is denied at once, and on record (security H4).
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -13,7 +12,6 @@ use super::bind::{approval_id, fingerprint};
 use super::decide::Verdict;
 use super::{End, OpenCall, created, end_call, risk, shown, updated};
 use crate::access::ctx::Ctx;
-use crate::agent::event::UNREADABLE_INPUT;
 use crate::agent::{Say, claude};
 use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{SessionId, ToolCallId};
@@ -56,7 +54,7 @@ impl Work {
             let why = "This call is asked for already, and is decided on once.";
             Some(Verdict::ours(DecisionKind::Deny, why))
         } else {
-            self.judge(cx, id, tool, ask.input)
+            self.judge(cx, id, tool, ask)
         };
         match verdict {
             Some(verdict) => self.decide(cx, (id, tool), verdict, None),
@@ -94,39 +92,8 @@ impl Work {
         record.input = shown(ask.input, cx.engine.config.limits.tool_input_max);
         record.risk = String::from(risk(ask.name));
         record.kind = claude::ask_kind(ask.name);
-        record.reason = ask.reason.map(String::from);
         record.requires_approval = true;
         record.approval = Some(approval_id(record, &session.record.repo_path));
-    }
-
-    /// The verdict, where nobody has to be asked for it.
-    fn judge(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        id: SessionId,
-        tool: ToolCallId,
-        input: &str,
-    ) -> Option<Verdict> {
-        let input_max = cx.engine.config.limits.tool_input_max;
-        if input.len() > input_max {
-            let len = input.len();
-            let why = format!(
-                "The input has {len} bytes, more than the {input_max} that a person can be shown."
-            );
-            return Some(Verdict::ours(DecisionKind::Deny, &why));
-        }
-        if input == UNREADABLE_INPUT {
-            let why = "The input is not an object, or nested too deeply to be shown to a person.";
-            return Some(Verdict::ours(DecisionKind::Deny, why));
-        }
-        let session = self.sessions.get(&id)?;
-        let call = session.calls.get(&tool)?;
-        if let Some(verdict) = session.carried_verdict(tool) {
-            return Some(verdict);
-        }
-        let wanted = fingerprint(&call.record, &session.record.repo_path);
-        let by = session.grants.get(&wanted).cloned()?;
-        Some(Verdict { by, ..Verdict::ours(DecisionKind::AllowSession, "") })
     }
 
     /// The one place where a request to people is recorded.

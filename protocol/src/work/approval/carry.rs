@@ -94,8 +94,7 @@ impl Session {
         let granted = self.calls.get(&self.grant_for(tool)?)?;
         let decision = granted.record.decision.as_ref()?;
         let answers = granted.record.answers.clone();
-        let by = decision.by.clone();
-        Some(Verdict { by, answers, ..Verdict::ours(decision.kind, "") })
+        Some(Verdict { answers, ..Verdict::by(&decision.by, decision.kind, "") })
     }
 
     /// Whatever is decided on this call, it uses up the grant for it: the record that says so.

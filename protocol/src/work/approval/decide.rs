@@ -33,9 +33,13 @@ pub(in crate::work) struct Verdict {
 }
 
 impl Verdict {
+    pub(super) fn by(by: &str, kind: DecisionKind, message: &str) -> Self {
+        Self { kind, by: String::from(by), message: String::from(message), answers: None }
+    }
+
     /// The daemon's own.
     pub(super) fn ours(kind: DecisionKind, message: &str) -> Self {
-        Self { kind, by: String::from("daemon"), message: String::from(message), answers: None }
+        Self::by("daemon", kind, message)
     }
 }
 
@@ -104,6 +108,7 @@ impl Work {
     /// The decision is on disk: now the agent hears of it, and whoever made it hears that it did.
     pub(in crate::work) fn deliver(&mut self, cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
         self.forget_spent(cx, id, tool);
+        let objection = self.objection(cx, id, tool);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let proc = session.process();
         let Some(call) = session.calls.get_mut(&tool) else { return };
@@ -118,7 +123,7 @@ impl Work {
             }
             return;
         };
-        let is_allow = is_allow(decision.kind) && !call.is_void;
+        let is_allow = is_allow(decision.kind) && !call.is_void && objection.is_none();
         if is_allow && decision.kind == DecisionKind::AllowSession {
             let granted = fingerprint(&call.record, &session.record.repo_path);
             session.grants.insert(granted, decision.by.clone());
@@ -133,7 +138,8 @@ impl Work {
             let message = String::from("The device that allowed this is no longer trusted.");
             Say::Deny { request, message }
         } else {
-            Say::Deny { request, message: call.message.clone() }
+            let message = objection.map_or_else(|| call.message.clone(), |it| it.message);
+            Say::Deny { request, message }
         };
         self.say(cx, proc, say);
         if let Some(asker) = asker {
@@ -159,6 +165,7 @@ impl Work {
         if is_open_again {
             call.record.decision = None;
             call.record.answers = None;
+            call.record.requires_approval = true;
             call.record.status = Progress::Pending;
             let timeout = cx.engine.config.limits.approval_timeout;
             call.record.expires_at = Some(cx.engine.now.unix + timeout);

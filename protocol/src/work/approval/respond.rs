@@ -187,6 +187,10 @@ impl Work {
         }
         let (id, tool) = (open.record.session, open.record.id);
         let is_carried = open.record.is_carried;
+        if is_allow && let Some(objection) = self.objection(cx, id, tool) {
+            asker.refuse(cx, &blocked(&objection));
+            return self.decide(cx, (id, tool), objection, None);
+        }
         match verdict(&open.record, wish) {
             Ok(verdict) if is_carried && is_allow => {
                 let revival = Revival::with(id, tool, verdict, asker);
@@ -331,6 +335,11 @@ pub(super) fn answer_again(
         Some(decision) => asker.refuse(cx, &decided(decision)),
         None => asker.refuse(cx, &not_asked()),
     }
+}
+
+fn blocked(objection: &Verdict) -> RpcError {
+    RpcError::new(-32028, "tool_blocked", objection.message.clone())
+        .hint("`clawd policy list` shows the rules; they stand in the daemon's configuration")
 }
 
 fn not_asked() -> RpcError {
