@@ -143,10 +143,10 @@ impl Invariants {
             Input::Exited { proc, .. } => {
                 self.procs.insert(*proc, false);
             }
+            Input::Text { conn, text } => self.on_text(*conn, text, store),
             Input::Started { .. }
             | Input::Requested { .. }
             | Input::Began { .. }
-            | Input::Text { .. }
             | Input::Broke { .. }
             | Input::Flushed { .. }
             | Input::Stored { .. }

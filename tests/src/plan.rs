@@ -87,6 +87,7 @@ struct Run<'a> {
     clients: Vec<Client>,
     sessions: Vec<String>,
     tools: Vec<(String, String)>,
+    approvals: Vec<String>,
     devices: Vec<String>,
     tokens: Vec<String>,
     pins: Vec<String>,
@@ -102,6 +103,7 @@ impl<'a> Run<'a> {
             clients: Vec::new(),
             sessions: Vec::new(),
             tools: Vec::new(),
+            approvals: Vec::new(),
             devices: Vec::new(),
             tokens: Vec::new(),
             pins: Vec::new(),
@@ -132,6 +134,7 @@ impl<'a> Run<'a> {
             18 | 19 => self.world.settle(),
             20 => self.hold_or_release(),
             21 => self.pair(),
+            22 if self.dice.below(3) == 0 => self.crash_while_it_asks(),
             _ if self.dice.is_rare() => self.disaster(),
             _ => self.world.settle(),
         }
@@ -188,6 +191,9 @@ impl<'a> Run<'a> {
             if let (Some(session), Some(tool)) = call {
                 self.tools.push((session, tool));
             }
+        }
+        if frame["method"] == "tool.approvalRequested" {
+            self.approvals.extend(text(&params["approval_id"]));
         }
     }
 }

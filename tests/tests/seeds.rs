@@ -43,6 +43,22 @@ fn a_hundred_and_fifty_seeds_with_tiny_limits() {
 }
 
 #[test]
+fn runs_take_up_what_waited_before_a_crash() {
+    let setup = setup_named("everybody");
+    let mut taken_up = 0;
+    for seed in 0..60 {
+        let world = run(&bytes_of_seed(seed, STEPS), &setup);
+        let calls = world.store.db.tool_calls.values();
+        taken_up += calls
+            .filter(|(_, call)| {
+                call.output.as_ref().is_some_and(|text| text.starts_with("asked for again"))
+            })
+            .count();
+    }
+    assert!(taken_up >= 10, "{taken_up} grants were taken up: that proves nothing");
+}
+
+#[test]
 fn strangers_achieve_nothing_in_a_hundred_seeds() {
     run_seeds("strangers", 0..100);
 }

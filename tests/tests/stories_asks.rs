@@ -287,23 +287,25 @@ fn h6_what_an_agent_says_after_a_cancel_changes_nothing() {
 
 #[test]
 fn h1_an_agent_that_dies_between_ask_and_answer_does_nothing() {
-    let mut story = make();
-    let id = story.approval();
-    story.world.hold_store();
-    let asked = story.world.ask(
-        story.owner,
-        "approval.respond",
-        json!({"approval_id": id, "decision": "grant"}),
-    );
-    let proc = *story.world.agents().first_key_value().expect("an agent").0;
-    story.world.execute(clawd_protocol::Effect::Kill { proc });
-    story.world.release_store();
-    let answer = story.world.answer(story.owner, &asked).expect("an answer");
-    assert_eq!(kind(&answer.expect_err("nobody took it")), "already_decided");
-    story.later(5);
-    assert_eq!((story.deeds(), story.waiting().len()), (0, 0));
-    assert_eq!(story.stored()["status"], "error");
-    assert_eq!(story.view()["status"], "error");
+    for (is_known_first, why) in [(true, "already_decided"), (false, "provider_not_available")] {
+        let mut story = make();
+        let id = story.approval();
+        story.world.hold_store();
+        let params = json!({"approval_id": id, "decision": "grant"});
+        let asked = story.world.ask(story.owner, "approval.respond", params);
+        let proc = *story.world.agents().first_key_value().expect("an agent").0;
+        story.world.execute(clawd_protocol::Effect::Kill { proc });
+        if is_known_first {
+            story.world.settle();
+        }
+        story.world.release_store();
+        let answer = story.world.answer(story.owner, &asked).expect("an answer");
+        assert_eq!(kind(&answer.expect_err("nobody took it")), why);
+        story.later(5);
+        assert_eq!((story.deeds(), story.waiting().len()), (0, 0));
+        assert_eq!(story.stored()["status"], "error");
+        assert_eq!(story.view()["status"], "error");
+    }
 }
 
 // --- shown whole ------------------------------------------------------------------------------------------------

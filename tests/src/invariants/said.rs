@@ -11,7 +11,7 @@ use crate::store::Store;
 
 impl Invariants {
     /// A message is given to the daemon. Requests as [`crate::client`] makes them are due an answer.
-    pub(crate) fn on_text(&mut self, conn: ConnId, text: &str, store: &Store) {
+    pub(super) fn on_text(&mut self, conn: ConnId, text: &str, store: &Store) {
         let Ok(value) = serde_json::from_str::<Value>(text) else { return };
         let (Some(id), Some(method)) = (value["id"].as_str(), value["method"].as_str()) else {
             return;

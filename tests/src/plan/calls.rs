@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Run;
 use super::dice::Dice;
+use crate::client::Client;
 
 /// All methods of wire.md §4, and two that there are not.
 const METHODS: &[&str] = &[
@@ -104,7 +105,7 @@ impl Run<'_> {
         let (_, tool) = self.dice.one_of(&self.tools.clone()).unwrap_or_default();
         json!({
             "sessionId": session, "id": text(&devices, &mut self.dice), "toolCallId": tool,
-            "approval_id": tool, "repoPath": self.dice.one_of(&paths),
+            "approval_id": text(&self.approvals.clone(), &mut self.dice), "repoPath": self.dice.one_of(&paths),
             "role": self.dice.one_of(&roles), "name": "n", "title": "t", "platform": "ios",
             "content": "hello", "clientMessageId": format!("c{}", self.dice.below(6)),
             "pin": self.pins.last().cloned().unwrap_or_else(|| "000000".to_owned()),
@@ -122,10 +123,36 @@ impl Run<'_> {
         else {
             return;
         };
-        let method = if self.dice.below(3) == 0 { "tool.reject" } else { "tool.approve" };
         let scope = if self.dice.is_rare() { "session" } else { "once" };
+        let is_deny = self.dice.below(3) == 0;
+        if self.dice.below(2) == 0
+            && let Some(approval) = self.dice.one_of(&self.approvals)
+        {
+            let decision = if is_deny { "deny" } else { "grant" };
+            let params = json!({"approval_id": approval, "decision": decision, "scope": scope,
+                "answers": {"Which color?": "Blue"}});
+            self.world.ask(client, "approval.respond", params);
+            return;
+        }
+        let method = if is_deny { "tool.reject" } else { "tool.approve" };
         let params = json!({"sessionId": session, "toolCallId": tool, "scope": scope});
         self.world.ask(client, method, params);
+    }
+
+    /// Somebody decides on what waits.
+    pub(super) fn decide_on_what_waits(&mut self, client: Client) {
+        let list = self.world.call(client, "approval.list", json!({})).unwrap_or_default();
+        let waiting = list["approvals"].as_array().cloned().unwrap_or_default();
+        for approval in waiting {
+            let decision = if self.dice.below(4) == 0 { "deny" } else { "grant" };
+            let params = json!({"approval_id": approval["approval_id"], "decision": decision,
+                "answers": if approval["kind"] == "question" { json!({"Which color?": "Blue"}) }
+                    else { Value::Null }});
+            self.world.ask(client, "approval.respond", params);
+            for _ in 0..self.dice.below(12) {
+                self.world.settle_one(0);
+            }
+        }
     }
 
     pub(super) fn talk(&mut self) {

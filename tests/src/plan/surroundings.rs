@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use clawd_protocol::{StoreFault, Stream};
+use clawd_protocol::{Source, StoreFault, Stream};
 use serde_json::json;
 
 use super::Run;
@@ -24,9 +24,14 @@ impl Run<'_> {
     }
 
     fn act(&mut self) -> Act {
-        match self.dice.below(12) {
+        match self.dice.below(14) {
             0..=2 => Act::say("some words of an answer"),
             3..=6 => Act::bash("make"),
+            12 => Act::Ask {
+                name: "AskUserQuestion".to_owned(),
+                input: json!({"questions": [{"question": "Which color?"}]}),
+            },
+            13 => Act::Ask { name: "ExitPlanMode".to_owned(), input: json!({"plan": "go"}) },
             7 => Act::Use { name: "Read".to_owned(), input: json!({"file_path": "/repo/a"}) },
             8 => Act::Wait(Duration::from_millis(u64::from(self.dice.byte()) * 20)),
             9 => {
@@ -47,6 +52,33 @@ impl Run<'_> {
             self.world.hold_store();
         } else {
             self.world.release_store();
+        }
+    }
+
+    /// The daemon dies while agents ask, perhaps again and again while it takes up what waited.
+    pub(super) fn crash_while_it_asks(&mut self) {
+        self.world.machine.claude = Claude::Ready;
+        self.world.fail_store(None);
+        self.is_failing = false;
+        self.is_held = false;
+        self.world.release_store();
+        let asks = vec![Act::bash("make")];
+        self.world.machine.scripts.push_front(vec![asks.clone(), asks]);
+        let owner = self.world.owner_on(Source::Unix);
+        let params = json!({"repoPath": "/repo", "initialMessage": "build"});
+        self.world.ask(owner, "session.create", params);
+        self.world.settle();
+        self.clients.push(owner);
+        self.learn();
+        for _ in 0..=self.dice.below(3) {
+            let turn = (0..=self.dice.below(2)).map(|_| Act::bash("make"));
+            self.world.machine.scripts.push_front(vec![turn.collect()]);
+            let ways = [Crash::Lost, Crash::Done, Crash::Power];
+            let how = self.dice.one_of(&ways).unwrap_or(Crash::Lost);
+            self.world.crash(how);
+            let owner = self.world.owner_on(Source::Unix);
+            self.clients.push(owner);
+            self.decide_on_what_waits(owner);
         }
     }
 

@@ -78,7 +78,6 @@ impl World {
             if text.len() > self.link(conn).message_bytes_max {
                 self.break_rules(conn, MessageFault::TooLarge);
             } else {
-                self.invariants.on_text(conn, &text, &self.store);
                 self.input(Input::Text { conn, text: &text });
             }
         }
