@@ -107,7 +107,9 @@ impl Invariants {
     }
 
     /// The next life of a daemon begins: its names start anew, what is stored stays.
-    pub(crate) fn on_restart(&mut self) {
+    pub(crate) fn on_restart(&mut self, store: &Store) {
+        // A revocation that nobody was told of may be lost.
+        self.revoked.retain(|device| store.is_buried(*device));
         self.peers.clear();
         self.ops.clear();
         self.asks.clear();

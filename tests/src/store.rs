@@ -121,6 +121,12 @@ impl Store {
         self.db.devices.values().any(is_it)
     }
 
+    /// Whether the tombstones have this device.
+    #[must_use]
+    pub fn is_buried(&self, device: DeviceId) -> bool {
+        self.tombstones.contains(&device)
+    }
+
     /// Does all of an operation, or nothing.
     ///
     /// # Errors

@@ -64,11 +64,19 @@ impl Run<'_> {
         self.world.release_store();
         let asks = vec![Act::bash("make")];
         self.world.machine.scripts.push_front(vec![asks.clone(), asks]);
-        let owner = self.world.owner_on(Source::Unix);
-        let params = json!({"repoPath": "/repo", "initialMessage": "build"});
-        self.world.ask(owner, "session.create", params);
-        self.world.settle();
+        let owner = self.world.stranger(Source::Unix);
+        let token = self.world.token();
         self.clients.push(owner);
+        for (method, params) in [
+            ("daemon.auth", json!({ "token": token })),
+            ("session.create", json!({"repoPath": "/repo", "initialMessage": "build"})),
+        ] {
+            // There may be no room for one more.
+            if self.world.link(owner.conn).is_open() {
+                self.world.ask(owner, method, params);
+                self.world.settle();
+            }
+        }
         self.learn();
         for _ in 0..=self.dice.below(3) {
             let turn = (0..=self.dice.below(2)).map(|_| Act::bash("make"));

@@ -57,7 +57,7 @@ impl World {
         self.is_store_held = false;
         self.are_questions_held = false;
         let entropy = [7 + self.lives; 32];
-        self.invariants.on_restart();
+        self.invariants.on_restart(&self.store);
         self.daemon = Daemon::new(self.config.clone(), entropy, self.store.snapshot(DAEMON_ID));
         self.input(Input::Started { port: PORT });
     }
