@@ -70,6 +70,7 @@
 //! | [`agent`] | what agent CLIs say, as one vocabulary |
 //! | [`policy`] | what may run without a person being asked |
 //! | `engine` | deadlines, chance, operations in flight |
+//! | [`audit`] | the lines of the audit log, and whether they still say what was written |
 //! | [`client`] | the other end of the same protocol |
 //! | [`text`] | making untrusted text safe to show |
 //! | [`wire_reference`] | the methods, errors and events, for authors of clients |
@@ -81,6 +82,7 @@ extern crate alloc;
 
 pub mod access;
 pub mod agent;
+pub mod audit;
 pub mod client;
 pub mod contract;
 mod daemon;
