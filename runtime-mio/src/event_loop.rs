@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::time::Duration;
 
-use clawd_protocol::{Daemon, Effects, Input, Instant, Limits};
+use clawd_protocol::{Daemon, Effects, Input, Instant, Limits, Question};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
@@ -244,6 +244,11 @@ impl<C: Core> EventLoop<C> {
                 self.look_at_the_clock();
             } else if !self.hands.questions.is_empty() {
                 for (ask, question) in mem::take(&mut self.hands.questions) {
+                    // After all storage like the others, but it may be long.
+                    if matches!(question, Question::Audit { .. }) {
+                        self.hands.ask_workers(ask, question);
+                        continue;
+                    }
                     let answer = self.store.answer(&question);
                     self.hands.on_answer(ask, answer);
                 }

@@ -145,9 +145,7 @@ impl Hands {
     fn ask(&mut self, ask: AskId, question: Question) {
         match question {
             Question::Directory { .. } | Question::Probe { .. } => {
-                if let Err(fault) = self.workers.ask(ask, question) {
-                    self.on_answer(ask, Answer::Failed(fault));
-                }
+                self.ask_workers(ask, question);
             }
             Question::Messages { .. }
             | Question::MessageByClientId { .. }
@@ -156,6 +154,13 @@ impl Hands {
             | Question::Approval { .. }
             | Question::Audit { .. }
             | Question::Events { .. } => self.questions.push((ask, question)),
+        }
+    }
+
+    /// For those who may wait.
+    pub(crate) fn ask_workers(&mut self, ask: AskId, question: Question) {
+        if let Err(fault) = self.workers.ask(ask, question) {
+            self.on_answer(ask, Answer::Failed(fault));
         }
     }
 

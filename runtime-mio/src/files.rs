@@ -8,6 +8,7 @@
 //! | `auth_token` | the local token and a newline |
 //! | `clawd.lock` | locked while a daemon lives; says who, as JSON |
 //! | `clawd.db`, `-wal`, `-shm` | the store |
+//! | `audit.log`, `audit.log.1`, … | the audit log |
 //! | `revoked` | tombstones, one device id a line |
 //! | `child_mark` | what the environments of this directory's children have in common |
 //!
@@ -22,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::store::AuditReader;
 use clawd_protocol::access::token::{Secret, TokenKind, kind_of, mint_local};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -100,7 +102,10 @@ impl std::error::Error for FileError {
 }
 
 impl FileError {
-    fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn failed(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Failed { action, path, source }
     }
@@ -219,6 +224,12 @@ impl Inspection {
     /// The file is unsafe or not a token.
     pub fn token(&self) -> Result<Option<Secret>, FileError> {
         load_token(&self.dir)
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> AuditReader {
+        AuditReader::new(self.dir.clone())
     }
 
     /// Who holds the directory, if anybody does.

@@ -21,7 +21,7 @@ use crate::hands::Hands;
 use crate::listener::Listeners;
 use crate::process::{Mark, Processes};
 use crate::signal::Signal;
-use crate::store::{Store, StoreError};
+use crate::store::{AuditReader, Store, StoreError};
 use crate::tokens;
 use crate::worker::Workers;
 
@@ -181,8 +181,10 @@ pub(crate) fn serve<C: Core>(
     listeners.register(registry, tokens::LISTENERS)?;
     data_dir.note_port(listeners.port());
     on_ready(&Ready { port: listeners.port(), socket: listeners.path() });
+    let workers =
+        Workers::new(waker, mark.clone()).with_audit(AuditReader::new(data_dir.private().clone()));
     let event_loop = EventLoop {
-        hands: Hands::new(registry.try_clone()?, Workers::new(waker, mark.clone()), clock.read()),
+        hands: Hands::new(registry.try_clone()?, workers, clock.read()),
         core,
         clock,
         listeners,

@@ -1,9 +1,10 @@
 //! The store: what must outlive the daemon.
 //!
-//! Owns the database, the tombstone file and the token file as one durable whole; refuses to know what any of it is for.
+//! Owns the database, the tombstone file, the audit log and the token file as one durable whole; refuses to know what any of it is for.
 //! Opening checks before it writes, and refuses what it cannot read in full (security J2). A turn of the loop is one
 //! transaction.
 
+mod audit;
 mod history;
 mod journal;
 mod open;
@@ -21,6 +22,8 @@ use clawd_protocol::{Answer, Change, OpId, Question, Snapshot, StoreFault, Sync,
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use crate::files::{DataDir, FileError};
+use audit::AuditLog;
+pub use audit::AuditReader;
 use tombstones::Tombstones;
 use turn::Writer;
 
@@ -155,8 +158,10 @@ impl Store {
         let mut snapshot = Snapshot::empty(TokenDigest::of(token.expose()), String::new());
         snapshot.tombstones = tombstones.all();
         load(&db, &mut snapshot).map_err(StoreError::sqlite(&path))?;
+        let anchor = audit::remembered(&db).map_err(StoreError::sqlite(&path))?;
+        let audit = AuditLog::open(dir.private(), anchor)?;
         let dir = dir.private().clone();
-        Ok((Self { writer: Writer { db, dir, tombstones, sync: Sync::Process } }, snapshot))
+        Ok((Self { writer: Writer { db, dir, tombstones, audit, sync: Sync::Process } }, snapshot))
     }
 
     /// Does the operations of one turn of the loop, in one transaction if possible. One result for each, in order.

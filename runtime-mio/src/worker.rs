@@ -1,4 +1,4 @@
-//! Questions that block: directories on slow disks, programs that take their time.
+//! Questions that block: directories on slow disks, programs that take their time, long logs.
 //!
 //! Owns two threads, started by the first question, and a bounded queue; refuses to know who asked and why. The answers
 //! come back through [`mio::Waker`].
@@ -16,6 +16,7 @@ use clawd_protocol::{Answer, AskId, PathFault, Question, StoreFault};
 use mio::Waker;
 
 use crate::process::{ChildMark, Mark};
+use crate::store::AuditReader;
 
 const THREADS: usize = 2;
 const QUEUE_MAX: usize = 64;
@@ -28,6 +29,7 @@ type Answered = (AskId, Answer);
 pub struct Workers {
     waker: Arc<Waker>,
     mark: Mark,
+    audit: Option<AuditReader>,
     queue: Option<SyncSender<Asked>>,
     answers: (Sender<Answered>, Receiver<Answered>),
 }
@@ -36,23 +38,28 @@ impl Workers {
     /// No thread runs before the first question. `waker` is woken for every answer; `mark` is for what is run.
     #[must_use]
     pub fn new(waker: Arc<Waker>, mark: Mark) -> Self {
-        Self { waker, mark, queue: None, answers: mpsc::channel() }
+        Self { waker, mark, audit: None, queue: None, answers: mpsc::channel() }
     }
 
-    /// Queues a `Directory` or `Probe` question.
+    /// From now on they also read this audit log.
+    #[must_use]
+    pub fn with_audit(self, audit: AuditReader) -> Self {
+        Self { audit: Some(audit), ..self }
+    }
+
+    /// Queues a `Directory`, `Probe` or `Audit` question.
     ///
     /// # Errors
     /// Any other question, and one too many: answer it with [`Answer::Failed`].
     pub fn ask(&mut self, ask: AskId, question: Question) -> Result<(), StoreFault> {
         let failed = |why: &str| Err(StoreFault::Failed(why.to_owned()));
         match question {
-            Question::Directory { .. } | Question::Probe { .. } => {}
+            Question::Directory { .. } | Question::Probe { .. } | Question::Audit { .. } => {}
             Question::Messages { .. }
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
             | Question::ToolCall { .. }
             | Question::Approval { .. }
-            | Question::Audit { .. }
             | Question::Events { .. } => return failed("the workers know no history"),
         }
         if self.queue.is_none() {
@@ -80,21 +87,29 @@ impl Workers {
         for number in 0..THREADS {
             let (asked, answers) = (Arc::clone(&asked), self.answers.0.clone());
             let (waker, mark) = (Arc::clone(&self.waker), self.mark.clone());
+            let audit = self.audit.clone();
             thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || work(&asked, &answers, &waker, &mark))?;
+                .spawn(move || work(&asked, &answers, &waker, &mark, audit.as_ref()))?;
         }
         Ok(queue)
     }
 }
 
 /// Ends when the pool is dropped: the queue is closed then.
-fn work(asked: &Mutex<Receiver<Asked>>, answers: &Sender<Answered>, waker: &Waker, mark: &Mark) {
+fn work(
+    asked: &Mutex<Receiver<Asked>>,
+    answers: &Sender<Answered>,
+    waker: &Waker,
+    mark: &Mark,
+    audit: Option<&AuditReader>,
+) {
     loop {
         // One waits in the queue, the other for the lock: which is which does not matter.
         let next = asked.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((ask, question)) = next else { return };
-        if answers.send((ask, answer(&question, &mark.of(&format!("probe-{ask}"))))).is_err() {
+        let mark = mark.of(&format!("probe-{ask}"));
+        if answers.send((ask, answer(&question, &mark, audit))).is_err() {
             return;
         }
         // Should this fail, the loop is gone or will look when it wakes for something else.
@@ -102,18 +117,21 @@ fn work(asked: &Mutex<Receiver<Asked>>, answers: &Sender<Answered>, waker: &Wake
     }
 }
 
-fn answer(question: &Question, mark: &ChildMark) -> Answer {
+fn answer(question: &Question, mark: &ChildMark, audit: Option<&AuditReader>) -> Answer {
     match question {
         Question::Directory { path } => Answer::Directory(directory(Path::new(path))),
         Question::Probe { program, runs, env, timeout } => {
             Answer::Probe(probe::probe(program, runs, env, mark, *timeout))
         }
+        Question::Audit { .. } => match audit {
+            Some(audit) => audit.answer(question),
+            None => Answer::Failed(StoreFault::Failed("there is no audit log".to_owned())),
+        },
         Question::Messages { .. }
         | Question::MessageByClientId { .. }
         | Question::ToolCalls { .. }
         | Question::ToolCall { .. }
         | Question::Approval { .. }
-        | Question::Audit { .. }
         | Question::Events { .. } => Answer::Failed(StoreFault::Failed("not queued".to_owned())),
     }
 }

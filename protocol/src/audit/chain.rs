@@ -202,9 +202,10 @@ impl<'a> Line<'a> {
         self.text.contains(&format!(",\"sessionId\":\"{session}\","))
     }
 
-    /// A member that is a number.
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
-        let rest = self.member(name)?;
+    /// In [`AuditKind::Continued`]: the oldest line that was kept.
+    #[must_use]
+    pub fn first(&self) -> Option<u64> {
+        let rest = self.member("first")?;
         rest.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
     }
 
@@ -244,7 +245,6 @@ mod tests {
         let line = Line::read(second.trim_end().as_bytes()).unwrap();
         assert_eq!((line.n, line.prev, line.hash), (2, before, chain.head));
         assert!(line.is_genuine && line.is(AuditKind::Damaged) && !line.is(AuditKind::Paired));
-        assert_eq!(line.number("count"), Some(3));
     }
 
     #[test]

@@ -59,27 +59,26 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file, self.line)?;
+        // Of a log that is gone altogether there is no place to name.
+        if self.line > 0 {
+            write!(f, "{}:{}: ", self.file, self.line)?;
+        }
         match self.fault {
             Fault::Edited => f.write_str("this line was edited"),
             Fault::Removed(from, to) if from == to => {
-                write!(f, "record {from}, which came before this line, was removed")
+                write!(f, "record {from} was removed before this line")
             }
             Fault::Removed(from, to) => {
-                write!(f, "records {from} to {to}, which came before this line, were removed")
+                write!(f, "records {from} to {to} were removed before this line")
             }
             Fault::Moved(n) => write!(f, "this line was moved: record {n} belongs further up"),
             Fault::Repeated(n) => write!(f, "this line repeats record {n}"),
             Fault::CutOff(from, to) if from == to => {
-                write!(
-                    f,
-                    "the end was cut off: record {from}, which came after this line, is missing"
-                )
+                write!(f, "the end was cut off: record {from} is missing")
             }
-            Fault::CutOff(from, to) => write!(
-                f,
-                "the end was cut off: records {from} to {to}, which came after this line, are missing"
-            ),
+            Fault::CutOff(from, to) => {
+                write!(f, "the end was cut off: records {from} to {to} are missing")
+            }
         }
     }
 }
@@ -110,6 +109,7 @@ pub struct Verifier {
     first: Option<(u64, Place)>,
     /// What the log says is the oldest line that it kept.
     oldest: u64,
+    is_tail: bool,
     place: Place,
     count: u64,
     recovered: u64,
@@ -127,12 +127,21 @@ impl Verifier {
             gaps: Vec::new(),
             first: None,
             oldest: 1,
+            is_tail: false,
             place: Place { file: String::new(), line: 0 },
             count: 0,
             recovered: 0,
             chain: Chain { n: 0, head: Link::from_bytes([0; 32]) },
             findings: Vec::new(),
         }
+    }
+
+    /// For the last lines of a log, whatever comes before them.
+    #[must_use]
+    pub const fn of_tail() -> Self {
+        let mut tail = Self::new(None);
+        tail.is_tail = true;
+        tail
     }
 
     /// The next line, without its newline: the `number`th of `file`.
@@ -207,7 +216,7 @@ impl Verifier {
         if line.is(AuditKind::Recovered) {
             self.recovered = self.recovered.saturating_add(1);
         } else if line.is(AuditKind::Continued) {
-            self.oldest = line.number("first").unwrap_or(self.oldest);
+            self.oldest = line.first().unwrap_or(self.oldest);
         }
     }
 
@@ -231,6 +240,7 @@ impl Verifier {
         }
         if let Some((first, place)) = self.first.take()
             && first > self.oldest
+            && !self.is_tail
         {
             self.find_at(place, Fault::Removed(self.oldest, first.saturating_sub(1)));
         }

@@ -120,6 +120,12 @@ impl PrivateDir {
         Ok(())
     }
 
+    /// Gives a file another name; what had that name is gone. It lasts once [`Self::sync`] went well.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
+        rustix::fs::renameat(&*self.fd, from, &*self.fd, to)
+            .map_err(|error| FileError::failed("rename", &self.path.join(from))(error.into()))
+    }
+
     /// Makes the directory's own entries survive a loss of power.
     pub(crate) fn sync(&self) -> Result<(), FileError> {
         rustix::fs::fsync(&*self.fd)

@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../schema/0001_first.sql"),
     include_str!("../schema/0002_journal.sql"),
     include_str!("../schema/0003_approvals.sql"),
+    include_str!("../schema/0004_audit.sql"),
 ];
 
 pub(super) fn open(dir: &PrivateDir) -> Result<Connection, StoreError> {

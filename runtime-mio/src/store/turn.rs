@@ -6,15 +6,17 @@
 //! |---|---|
 //! | 1. tombstones are appended and synced | a tombstone whose row does not follow keeps a device out: the safe side |
 //! | 2. a new local token is written and synced beside the old one | a full disk shows before anything is decided |
-//! | 3. the transaction commits | |
-//! | 4. the new token takes the old one's place, by a rename | never a token in force that the rest of the operation lacks |
+//! | 3. audit records are appended, and synced if the turn is | what cannot be written down does not happen (security H8) |
+//! | 4. the transaction commits; if not, the records are taken back | |
+//! | 5. the new token takes the old one's place, by a rename | never a token in force that the rest of the operation lacks |
 //!
-//! Should 4 fail, the operation is reported as failed and the old token is in force, which is what its holder knows.
+//! Should 5 fail, the operation is reported as failed and the old token is in force, which is what its holder knows.
 
-use clawd_protocol::record::PairingHistory;
+use clawd_protocol::record::{AuditRecord, PairingHistory};
 use clawd_protocol::{Change, OpId, StoreFault, Sync, Unix};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::audit::{self, AuditLog};
 use super::tombstones::Tombstones;
 use super::{fault, journal, rows};
 use crate::files::{FileError, PrivateDir, Staged, stage_token};
@@ -27,6 +29,7 @@ pub(super) struct Writer {
     pub(super) db: Connection,
     pub(super) dir: PrivateDir,
     pub(super) tombstones: Tombstones,
+    pub(super) audit: AuditLog,
     /// What `PRAGMA synchronous` is set to.
     pub(super) sync: Sync,
 }
@@ -50,7 +53,17 @@ impl Writer {
                 token = Some(stage_token(&self.dir, secret).map_err(file_fault)?);
             }
         }
-        self.commit_rows(ops, sync).map_err(|error| fault(&error))?;
+        let changes = ops.iter().flat_map(|(_, changes, _)| changes);
+        let records: Vec<&AuditRecord> = changes
+            .filter_map(
+                |change| if let Change::Audit(record) = change { Some(record) } else { None },
+            )
+            .collect();
+        self.audit.write(&records, sync)?;
+        if let Err(error) = self.commit_rows(ops, sync) {
+            self.audit.take_back();
+            return Err(fault(&error));
+        }
         token.map_or(Ok(()), Staged::replace).map_err(file_fault)
     }
 
@@ -79,6 +92,9 @@ impl Writer {
                     "UPDATE meta SET seq = max(seq, ?1), unix_high = max(unix_high, ?2)",
                 )?
                 .execute((seq, unix.as_millis()))?;
+        }
+        if let Some(anchor) = self.audit.anchor() {
+            audit::remember(&transaction, &anchor)?;
         }
         transaction.commit()
     }
@@ -122,7 +138,7 @@ fn put_pairing(db: &Transaction<'_>, history: &PairingHistory) -> rusqlite::Resu
     Ok(())
 }
 
-fn file_fault(error: FileError) -> StoreFault {
+pub(super) fn file_fault(error: FileError) -> StoreFault {
     match &error {
         FileError::Failed { source, .. } if is_full(source) => StoreFault::Full,
         FileError::Failed { .. } | FileError::Unsafe { .. } | FileError::Locked { .. } => {
@@ -131,7 +147,7 @@ fn file_fault(error: FileError) -> StoreFault {
     }
 }
 
-fn io_fault(error: &std::io::Error) -> StoreFault {
+pub(super) fn io_fault(error: &std::io::Error) -> StoreFault {
     if is_full(error) { StoreFault::Full } else { StoreFault::Failed(error.to_string()) }
 }
 
