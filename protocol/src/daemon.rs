@@ -13,10 +13,12 @@ use crate::access::account::empty;
 use crate::access::ctx::Ctx;
 use crate::access::doorstep::Gauges;
 use crate::access::peers::{Call, Caller, Peers, Phase, Who, close};
+use crate::access::witness::of_caller;
 use crate::contract::config::Config;
 use crate::contract::effect::{Effect, Effects};
 use crate::contract::id::ConnId;
 use crate::contract::input::Input;
+use crate::contract::record::{AuditKind, AuditRecord};
 use crate::contract::snapshot::Snapshot;
 use crate::contract::time::{Instant, Now};
 use crate::engine::{Engine, Timer};
@@ -118,6 +120,8 @@ fn on_input(
         Input::Started { port } => {
             cx.engine.port = port;
             cx.engine.started = cx.engine.now;
+            let record = AuditRecord::new(cx.engine.now.unix, AuditKind::Started, "daemon");
+            access.note(cx, record);
             work.on_started(cx);
         }
         Input::Opened { conn, source } => {
@@ -155,7 +159,10 @@ fn on_input(
         Input::Output { proc, stream, bytes } => work.on_output(cx, proc, stream, bytes),
         Input::Exited { proc, code } => work.on_exited(cx, proc, code),
         Input::Tick => {}
-        Input::Shutdown => shut_down(cx, work, life),
+        Input::Shutdown => {
+            let record = AuditRecord::new(cx.engine.now.unix, AuditKind::Stopped, "daemon");
+            shut_down(cx, access, work, life, record);
+        }
     }
 }
 
@@ -167,6 +174,7 @@ fn on_timer(cx: &mut Ctx<'_>, access: &mut Access, work: &mut Work, life: &mut L
         Timer::Expiry => access.on_expiry_due(cx),
         Timer::Pairing => access.on_pairing_late(cx),
         Timer::OldToken => access.on_old_token_late(cx),
+        Timer::Witness => access.on_witness_due(cx),
         Timer::Stream(id) => work.on_stream_due(cx, id),
         Timer::Announce(id, tool) => work.on_announce_due(cx, id, tool),
         Timer::Approval(id, tool) => work.on_approval_late(cx, id, tool),
@@ -317,10 +325,11 @@ fn on_call(
         Method::SetName => access.on_set_name(cx, call, params),
         Method::PairPin => access.on_pair_pin(cx, call, caller, params),
         Method::PairCancel => access.on_pair_cancel(cx, call),
-        Method::RotateToken => access.on_rotate_local(cx, call, params),
+        Method::RotateToken => access.on_rotate_local(cx, call, caller, params),
         Method::Shutdown => {
+            let record = of_caller(cx, AuditKind::Stopped, caller, call.conn);
             cx.answer(call, &empty());
-            shut_down(cx, work, life);
+            shut_down(cx, access, work, life, record);
         }
         Method::DeviceList => access.on_device_list(cx, call, caller, params),
         Method::DeviceRevoke => access.on_device_revoke(cx, call, caller, params),
@@ -373,9 +382,16 @@ fn on_status(cx: &mut Ctx<'_>, access: &Access, work: &Work, call: Call) {
 
 // --- the end ----------------------------------------------------------------------------------------------------
 
-fn shut_down(cx: &mut Ctx<'_>, work: &mut Work, life: &mut Life) {
+fn shut_down(
+    cx: &mut Ctx<'_>,
+    access: &mut Access,
+    work: &mut Work,
+    life: &mut Life,
+    record: AuditRecord,
+) {
     if *life == Life::Running {
         *life = Life::Ending;
+        access.note(cx, record);
         work.on_shutdown(cx);
         cx.engine.timers.arm(Timer::Shutdown, cx.engine.now.mono + SHUTDOWN_TIMEOUT);
     }

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clawd_protocol::access::token::{Secret, TokenDigest};
+use clawd_protocol::audit::{Chain, Line};
 use clawd_protocol::record::{
-    AuditRecord, DeviceRecord, EventPage, EventRecord, MessageRecord, PairingHistory, Progress,
-    SessionRecord, ToolCallRecord,
+    DeviceRecord, EventPage, EventRecord, MessageRecord, PairingHistory, Progress, SessionRecord,
+    ToolCallRecord,
 };
 use clawd_protocol::{
     Answer, Change, DeviceId, MessageId, Question, SessionId, Snapshot, StoreFault, Sync,
@@ -77,8 +78,13 @@ pub struct Store {
     pub db: Database,
     /// What the platter has: the database as it was at the last operation that asked for it.
     on_disk: Database,
-    /// The audit log.
-    pub audit: Vec<AuditRecord>,
+    /// The audit log, line by line.
+    pub audit: Vec<String>,
+    chain: Chain,
+    /// How much of the audit log the platter has.
+    audit_on_disk: (usize, Chain),
+    /// The audit log cannot be written, and everything else can.
+    is_audit_full: bool,
     /// The journal's id.
     pub journal: String,
     token: Secret,
@@ -94,6 +100,9 @@ impl Store {
             db: Database::default(),
             on_disk: Database::default(),
             audit: Vec::new(),
+            chain: Chain::default(),
+            audit_on_disk: (0, Chain::default()),
+            is_audit_full: false,
             journal: "journal-1".to_owned(),
             token,
             tombstones: BTreeSet::new(),
@@ -136,11 +145,16 @@ impl Store {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
+        let has_record = changes.iter().any(|change| matches!(change, Change::Audit(_)));
+        if self.is_audit_full && has_record {
+            return Err(StoreFault::Full);
+        }
         for change in changes {
             self.change(change);
         }
         if sync == Sync::Disk {
             self.on_disk = self.db.clone();
+            self.audit_on_disk = (self.audit.len(), self.chain);
         }
         Ok(())
     }
@@ -180,7 +194,10 @@ impl Store {
                 let place = self.db.tool_calls.get(&call.id).map_or(fresh, |(place, _)| *place);
                 self.db.tool_calls.insert(call.id, (place, call.clone()));
             }
-            Change::Audit(record) => self.audit.push(record.clone()),
+            Change::Audit(record) => {
+                let line = self.chain.append(record);
+                self.audit.push(line.trim_end().to_owned());
+            }
             Change::PutEvent(event) => self.db.events.push(event.clone()),
             Change::PruneEvents { before, count_max, bytes_max } => {
                 self.db.prune(*before, *count_max, *bytes_max);
@@ -214,7 +231,9 @@ impl Store {
                     .map(|(_, call)| call.clone())
                     .filter(|call| call.session == *session),
             ),
-            Question::Audit { .. } => Answer::Audit(Vec::new()),
+            Question::Audit { session, before, limit, .. } => {
+                Answer::Audit(self.audit_page(*session, *before, *limit))
+            }
             Question::Events { after, through, limit, bytes_max } => {
                 Answer::Events(self.db.events(*after, *through, *limit, *bytes_max))
             }
@@ -226,6 +245,25 @@ impl Store {
             }
             Question::Directory { .. } | Question::Probe { .. } => return None,
         })
+    }
+
+    fn audit_page(
+        &self,
+        session: Option<SessionId>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Vec<String> {
+        let is_asked_for = |line: &&String| {
+            let Some(line) = Line::read(line.as_bytes()) else { return false };
+            before.is_none_or(|before| line.n < before)
+                && session.is_none_or(|session| line.is_about(session))
+        };
+        self.audit.iter().rev().filter(is_asked_for).take(limit).cloned().collect()
+    }
+
+    /// From now on the audit log cannot be written; or it can be again.
+    pub const fn set_audit_full(&mut self, is_full: bool) {
+        self.is_audit_full = is_full;
     }
 
     /// A session's messages, oldest first.
@@ -289,6 +327,9 @@ impl Store {
     /// The power went: what was not promised to survive that is gone.
     pub fn lose_power(&mut self) {
         self.db = self.on_disk.clone();
+        let (lines, chain) = self.audit_on_disk;
+        self.audit.truncate(lines);
+        self.chain = chain;
     }
 
     /// Puts an older database back; the files beside it stay (security J3).

@@ -15,11 +15,12 @@ use super::devices::Patch;
 use super::pairing_calls::{Empty, checked_name, pairing_refused, role_param};
 use super::peers::{Call, Caller, Phase, Who, close};
 use super::token::{self, Secret, TokenDigest};
+use super::witness::of_caller;
 use super::{Access, After, OldLocal};
 use crate::contract::effect::{Change, Effect, Sync};
 use crate::contract::error::StoreFault;
 use crate::contract::id::{ConnId, DeviceId, OpId};
-use crate::contract::record::{DeviceRecord, Role};
+use crate::contract::record::{AuditKind, DeviceRecord, Role};
 use crate::contract::time::Unix;
 use crate::engine::Timer;
 use crate::wire::event::Event;
@@ -136,7 +137,10 @@ impl Access {
         cx.peers.distrust(id);
         self.close_window_without_standing(cx);
         let notice = cx.engine.number(&Event::DeviceRevoked((&record).into()));
-        let op = cx.store(vec![Change::Bury(id), Change::PutDevice(record)], Sync::Disk);
+        let mut audit = of_caller(cx, AuditKind::Revoked, caller, call.conn);
+        audit.device = Some(id);
+        let changes = vec![Change::Bury(id), Change::PutDevice(record), Change::Audit(audit)];
+        let op = cx.store(changes, Sync::Disk);
         self.pending.await_(op, After::Revoked { call, notice });
     }
 
@@ -150,7 +154,7 @@ impl Access {
         let renamed = self.subject(caller, params).and_then(|id| {
             Ok((id, Patch::Name(checked_name(cx, "name", params.need_text("name")?)?)))
         });
-        self.update(cx, call, renamed);
+        self.update(cx, call, caller, renamed);
     }
 
     pub(crate) fn on_device_set_role(
@@ -165,13 +169,14 @@ impl Access {
             let role = role.ok_or_else(|| RpcError::bad_params("role", "is missing"))?;
             Ok((id, Patch::Role(role)))
         });
-        self.update(cx, call, changed);
+        self.update(cx, call, caller, changed);
     }
 
     fn update(
         &mut self,
         cx: &mut Ctx<'_>,
         call: Call,
+        caller: Caller,
         change: Result<(DeviceId, Patch), RpcError>,
     ) {
         let (id, patch) = match change {
@@ -187,7 +192,14 @@ impl Access {
         patch.apply(&mut record);
         let before = self.role(id);
         let notice = cx.engine.number(&Event::DeviceUpdated((&record).into()));
-        let op = cx.store(vec![Change::PutDevice(record)], Sync::Disk);
+        let mut changes = vec![Change::PutDevice(record)];
+        if let Some(role) = patch.role() {
+            let mut audit = of_caller(cx, AuditKind::RoleChanged, caller, call.conn);
+            audit.device = Some(id);
+            audit.role = Some(role);
+            changes.push(Change::Audit(audit));
+        }
+        let op = cx.store(changes, Sync::Disk);
         self.pending.await_(op, After::Updated { call, id, patch, notice });
         if self.role(id) < before {
             self.tell_role(cx, id);
@@ -220,7 +232,9 @@ impl Access {
         let digest = TokenDigest::of(token.expose());
         let patch = Patch::NextToken { digest, at: cx.engine.unix_high() };
         patch.apply(&mut record);
-        let op = cx.store(vec![Change::PutDevice(record)], Sync::Disk);
+        let mut audit = of_caller(cx, AuditKind::Rotated, caller, call.conn);
+        audit.device = Some(id);
+        let op = cx.store(vec![Change::PutDevice(record), Change::Audit(audit)], Sync::Disk);
         self.pending.await_(op, After::Rotated { call, id, patch, token });
     }
 
@@ -236,7 +250,13 @@ impl Access {
     }
 
     /// `daemon.rotateToken`: the answer never holds the token; the file does (security A6, A8).
-    pub(crate) fn on_rotate_local(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
+    pub(crate) fn on_rotate_local(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        call: Call,
+        caller: Caller,
+        params: &Params<'_>,
+    ) {
         let grace_max = cx.engine.config.limits.rotate_grace_max.as_secs();
         let grace_secs = match params.count("graceSecs") {
             Ok(grace) => grace.unwrap_or(0).min(grace_max),
@@ -244,7 +264,8 @@ impl Access {
         };
         let token = token::local(&mut cx.engine.entropy);
         let digest = TokenDigest::of(token.expose());
-        let op = cx.store(vec![Change::PutLocalToken(token)], Sync::Disk);
+        let audit = of_caller(cx, AuditKind::Rotated, caller, call.conn);
+        let op = cx.store(vec![Change::PutLocalToken(token), Change::Audit(audit)], Sync::Disk);
         self.pending.await_(op, After::LocalRotated { call, digest, grace_secs });
     }
 

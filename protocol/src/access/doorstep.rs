@@ -11,6 +11,7 @@ use super::entry::unauthorized;
 use super::limiter::{Key, When};
 use super::peers::{Phase, close};
 use super::token::Secret;
+use super::witness::Doubt;
 use crate::contract::effect::{Effect, Response};
 use crate::contract::error::{HeadFault, MessageFault};
 use crate::contract::id::ConnId;
@@ -113,7 +114,7 @@ impl Access {
         gauges: Gauges,
     ) {
         // Judged and not received: a GET changes nothing.
-        if bearer.and_then(|token| self.judge(cx, conn, &token)).is_some() {
+        if bearer.as_ref().and_then(|token| self.judge(cx, conn, token)).is_some() {
             let uptime = cx.engine.now.mono.since(cx.engine.started.mono).as_secs();
             let response = http::metrics(&[
                 ("uptime_seconds", usize::try_from(uptime).unwrap_or(usize::MAX)),
@@ -126,6 +127,7 @@ impl Access {
             self.respond(cx, conn, response);
             return;
         }
+        self.doubt(cx, conn, Doubt::about(bearer.as_ref()));
         let Some(peer) = cx.peers.peer(conn) else { return };
         match self.failures.failed(Key::of(peer.source), cx.engine.now.mono) {
             When::Now => self.respond(cx, conn, http::unauthorized()),
@@ -150,7 +152,10 @@ impl Access {
                 self.welcome(cx, conn, caller);
                 self.greet(cx, conn);
             }
-            None => self.turn_away(cx, conn, unauthorized("null")),
+            None => {
+                let doubt = Doubt::about(Some(&token));
+                self.turn_away_for(cx, conn, unauthorized("null"), doubt);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use super::ctx::Ctx;
 use super::limiter::{Key, When};
 use super::peers::{Caller, Phase, Who, close};
 use super::token::Secret;
+use super::witness::Doubt;
 use crate::contract::effect::Effect;
 use crate::contract::id::{ConnId, DeviceId};
 use crate::contract::input::Source;
@@ -121,9 +122,11 @@ impl Access {
     }
 
     fn on_auth(&mut self, cx: &mut Ctx<'_>, conn: ConnId, request: &Request<'_>) {
-        let caller = presented(request).and_then(|token| self.recognise(cx, conn, &token));
+        let token = presented(request);
+        let caller = token.as_ref().and_then(|token| self.recognise(cx, conn, token));
         let Some(caller) = caller else {
-            return self.turn_away(cx, conn, unauthorized(request.id.unwrap_or("null")));
+            let refusal = unauthorized(request.id.unwrap_or("null"));
+            return self.turn_away_for(cx, conn, refusal, Doubt::about(token.as_ref()));
         };
         // Known first, answered second: no event falls in between.
         self.welcome(cx, conn, caller);
@@ -202,6 +205,18 @@ impl Access {
 
     /// Refuses and closes: at once for the first failures of a source, ever later for the next (security C1).
     pub(super) fn turn_away(&mut self, cx: &mut Ctx<'_>, conn: ConnId, refusal: String) {
+        self.turn_away_for(cx, conn, refusal, Doubt::new("no handshake"));
+    }
+
+    /// As [`Self::turn_away`], for the reason that the audit log is told.
+    pub(super) fn turn_away_for(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        conn: ConnId,
+        refusal: String,
+        doubt: Doubt,
+    ) {
+        self.doubt(cx, conn, doubt);
         let Some(peer) = cx.peers.peer_mut(conn) else { return };
         let now = cx.engine.now.mono;
         let when = self.failures.failed(Key::of(peer.source), now);

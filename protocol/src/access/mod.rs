@@ -11,6 +11,7 @@ mod pairing_calls;
 pub(crate) mod peers;
 mod standing;
 pub mod token;
+pub(crate) mod witness;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use limiter::{Failures, Strangers};
 use pairing::Pairing;
 use peers::Call;
 use token::{Secret, TokenDigest};
+use witness::Witness;
 
 /// Everything about access that outlives one input.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub(crate) struct Access {
     pairing: Pairing,
     failures: Failures,
     strangers: Strangers,
+    witness: Witness,
     /// Refusals whose penalty is not over, ready to be sent.
     refusals: BTreeMap<ConnId, String>,
     pending: Pending<OpId, After>,
@@ -103,6 +106,7 @@ impl Access {
             pairing: Pairing::new(core::mem::take(&mut snapshot.pairing), limits),
             failures: Failures::new(limits),
             strangers: Strangers::new(limits),
+            witness: Witness::new(limits),
             refusals: BTreeMap::new(),
             pending: Pending::new(),
         }

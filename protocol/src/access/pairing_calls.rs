@@ -17,10 +17,11 @@ use super::ctx::Ctx;
 use super::pairing::{Opening, Outcome, Window};
 use super::peers::{Call, Caller, Phase, Who};
 use super::token::{self, TokenDigest};
+use super::witness::{Doubt, of_caller, of_stranger};
 use super::{Access, After};
 use crate::contract::effect::{Change, Effect, Sync};
 use crate::contract::id::{ConnId, DeviceId};
-use crate::contract::record::{DeviceRecord, Role};
+use crate::contract::record::{AuditKind, DeviceRecord, Role};
 use crate::contract::time::Now;
 use crate::engine::Timer;
 use crate::wire::event::{Event, Notice};
@@ -98,7 +99,7 @@ impl Access {
         caller: Caller,
         params: &Params<'_>,
     ) {
-        match self.open_window(cx, caller, params) {
+        match self.open_window(cx, &call, caller, params) {
             Ok(view) => cx.answer(call, &view),
             Err(error) => cx.refuse(call, &error),
         }
@@ -107,6 +108,7 @@ impl Access {
     fn open_window(
         &mut self,
         cx: &mut Ctx<'_>,
+        call: &Call,
         caller: Caller,
         params: &Params<'_>,
     ) -> Result<Box<serde_json::value::RawValue>, RpcError> {
@@ -151,9 +153,14 @@ impl Access {
         };
         let view = serde_json::value::to_raw_value(&view)
             .map_err(|_| RpcError::new(-32603, "internal", "the window could not be described"))?;
+        let mut audit = of_caller(cx, AuditKind::PairingOpened, caller, call.conn);
+        audit.role = Some(role);
+        self.note(cx, audit);
         if is_unlocking {
             // Until this is stored a crash locks again: the safe side.
-            let changes = vec![Change::PutPairing(self.pairing.history().clone())];
+            let history = self.pairing.history().clone();
+            let audit = of_caller(cx, AuditKind::PairingUnlocked, caller, call.conn);
+            let changes = vec![Change::PutPairing(history), Change::Audit(audit)];
             let op = cx.store(changes, Sync::Disk);
             self.pending.await_(op, After::Noted);
         }
@@ -237,7 +244,7 @@ impl Access {
             Outcome::Matched(window) => self.on_matched(cx, conn, id, window, asked),
             Outcome::Refused => {
                 self.progress(cx, "refused", "a wrong code was tried");
-                self.turn_away(cx, conn, refused(raw_id));
+                self.turn_away_for(cx, conn, refused(raw_id), Doubt::new("a wrong pairing code"));
             }
             Outcome::RefusedAndClosed => self.on_window_failed(cx, conn, id),
         }
@@ -283,7 +290,11 @@ impl Access {
         };
         let Some(call) = self.wait(cx, conn, id) else { return };
         let notice = cx.engine.number(&Event::DevicePaired((&record).into()));
-        let op = cx.store(vec![Change::PutDevice(record.clone())], Sync::Disk);
+        let mut audit = of_stranger(cx, AuditKind::Paired, conn);
+        audit.device = Some(device);
+        audit.role = Some(record.role);
+        let changes = vec![Change::PutDevice(record.clone()), Change::Audit(audit)];
+        let op = cx.store(changes, Sync::Disk);
         let after = After::Paired { call, record: Box::new(record), token, notice };
         self.pending.await_(op, after);
     }
@@ -293,7 +304,11 @@ impl Access {
         cx.engine.timers.disarm(Timer::Pairing);
         self.progress(cx, "closed", "too many wrong codes; open a new window");
         let Some(call) = self.wait(cx, conn, id) else { return };
-        let op = cx.store(vec![Change::PutPairing(self.pairing.history().clone())], Sync::Disk);
+        let is_locked = self.pairing.is_locked();
+        let kind = if is_locked { AuditKind::PairingLocked } else { AuditKind::PairingClosed };
+        let audit = of_stranger(cx, kind, conn);
+        let history = self.pairing.history().clone();
+        let op = cx.store(vec![Change::PutPairing(history), Change::Audit(audit)], Sync::Disk);
         self.pending.await_(op, After::PairingRefused { call });
     }
 

@@ -48,6 +48,8 @@ pub(crate) enum Timer {
     AgentExit(ProcId),
     /// The world has not answered a question.
     Ask(AskId),
+    /// The minute is over for which failures of strangers were counted.
+    Witness,
     /// The daemon has waited long enough for its agents.
     Shutdown,
 }
