@@ -3,9 +3,7 @@
 //! Owns the translation of the runtime's errors into exits; refuses to know anything else.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,20 +14,17 @@ use clawd_protocol::access::token::{Secret, mint_local};
 use clawd_protocol::{Config, Limits, ProviderConfig};
 use clawd_runtime_mio::files::{self, DataDir, FileError, Holder, Inspection};
 use clawd_runtime_mio::{Options, Ready, RunError, guard as runtime_guard};
-use rustix::fs::OFlags;
 
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, shorten};
+use crate::log;
 use crate::render::time;
 
 /// Names of the files that the CLI must know, in the data directory.
 pub(crate) const SOCKET: &str = "clawd.sock";
 pub(crate) const TOKEN: &str = "auth_token";
-pub(crate) const LOG: &str = "clawd.log";
 const DATABASE: &str = "clawd.db";
-/// A longer log is set aside when a daemon starts, in the place of the one set aside before.
-const LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const CONFIG_BYTES_MAX: usize = 256 * 1024;
 /// The lock of a process that is ending can be looked at, not waited for.
 const RELEASE_CHECK: Duration = Duration::from_millis(5);
@@ -47,38 +42,6 @@ pub(crate) fn read_config(path: &Path) -> Result<Option<String>, Failure> {
     String::from_utf8(bytes).map(Some).map_err(|_| {
         Failure::new(Exit::Usage, "config", format!("{} is not UTF-8", path.display()))
     })
-}
-
-/// The log at `path`, to be read; `None` if there is none.
-pub(crate) fn open_log(path: &Path) -> Result<Option<File>, Failure> {
-    let failed = |error: io::Error| Failure::io(&format!("cannot read {}", shorten(path)), &error);
-    // A FIFO that somebody put there must not hold us.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    match OpenOptions::new().read(true).custom_flags(bits(flags)).open(path) {
-        Ok(file) if file.metadata().map_err(failed)?.is_file() => Ok(Some(file)),
-        Ok(_) => Err(failed(io::Error::other("it is no file"))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Where a daemon in the background talks to; for its owner only.
-pub(crate) fn make_log(path: &Path) -> Result<File, Failure> {
-    let failed = |error: io::Error| Failure::io(&format!("cannot write {}", shorten(path)), &error);
-    if path.symlink_metadata().is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
-        std::fs::rename(path, path.with_extension("log.1")).map_err(failed)?;
-    }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(bits(OFlags::NOFOLLOW))
-        .open(path)
-        .map_err(failed)
-}
-
-fn bits(flags: OFlags) -> i32 {
-    i32::try_from(flags.bits()).unwrap_or_default()
 }
 
 /// The local token, if there is one and its file is safe (A3).
@@ -168,7 +131,7 @@ pub(crate) fn serve(home: Home, on_ready: impl FnOnce(u16)) -> Result<(), Failur
         port: home.port,
         guard,
         config: settings(home, data_dir.path()),
-        log: Box::new(io::stderr()),
+        log: Box::new(log::Talk),
         data_dir,
     };
     let on_ready = Box::new(|ready: &Ready<'_>| on_ready(ready.port));

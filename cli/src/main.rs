@@ -6,6 +6,7 @@
 //! | `command` | what each command does |
 //! | `home`, `config` | which daemon is meant, and its settings |
 //! | `connection`, `wire`, `probe` | talking to it |
+//! | `log` | what a daemon in the background has said |
 //! | `interrupts` | signals, waited for like the rest |
 //! | `daemon` | all that touches the runtime |
 //! | `render`, `qr` | what is seen |
@@ -19,6 +20,7 @@ mod daemon;
 mod exit;
 mod home;
 mod interrupts;
+mod log;
 mod probe;
 mod qr;
 mod render;

@@ -18,6 +18,7 @@ use crate::contract::config::Config;
 use crate::contract::effect::{Effect, Effects};
 use crate::contract::id::ConnId;
 use crate::contract::input::Input;
+use crate::contract::note::Note;
 use crate::contract::record::{AuditKind, AuditRecord};
 use crate::contract::snapshot::Snapshot;
 use crate::contract::time::{Instant, Now};
@@ -122,6 +123,7 @@ fn on_input(
             cx.engine.started = cx.engine.now;
             let record = AuditRecord::new(cx.engine.now.unix, AuditKind::Started, "daemon");
             access.note(cx, record);
+            cx.note(Note::Started { port });
             work.on_started(cx);
         }
         Input::Opened { conn, source } => {
@@ -149,6 +151,9 @@ fn on_input(
             cx.peers.remove(conn);
         }
         Input::Stored { op, result } => {
+            if let Err(fault) = &result {
+                cx.note_store_failed(fault);
+            }
             if !access.on_stored(cx, op, &result) {
                 work.on_stored(cx, op, result);
             }
@@ -392,6 +397,7 @@ fn shut_down(
     if *life == Life::Running {
         *life = Life::Ending;
         access.note(cx, record);
+        cx.note(Note::Ending);
         work.on_shutdown(cx);
         cx.engine.timers.arm(Timer::Shutdown, cx.engine.now.mono + SHUTDOWN_TIMEOUT);
     }

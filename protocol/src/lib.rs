@@ -104,6 +104,7 @@ pub use contract::id::{
 };
 pub use contract::input::{Answer, Head, Input, Probe, Run, Source, Stream};
 pub use contract::limits::Limits;
+pub use contract::note::Note;
 pub use contract::record;
 pub use contract::snapshot::Snapshot;
 pub use contract::time::{Instant, Now, Unix};

@@ -160,6 +160,19 @@ impl<C: Core> EventLoop<C> {
         while let Some(input) = self.hands.happened.pop_front() {
             self.tell(input);
         }
+        self.write_notes();
+    }
+
+    fn write_notes(&mut self) {
+        let at = self.hands.now.unix;
+        for note in mem::take(&mut self.hands.notes) {
+            self.say(&format!("{at} {note}"));
+        }
+    }
+
+    /// A log that cannot be written is no reason to stop serving.
+    fn say(&mut self, line: &str) {
+        let _ = self.log.write_all(format!("{line}\n").as_bytes());
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -216,8 +229,8 @@ impl<C: Core> EventLoop<C> {
                     }
                     Accepted::Aborted => {}
                     Accepted::Exhausted(error) => {
-                        // A log that cannot be written is no reason to stop serving.
-                        let _ = writeln!(self.log, "cannot accept connections for now: {error}");
+                        let at = self.hands.now.unix;
+                        self.say(&format!("{at} cannot accept connections for now: {error}"));
                         return;
                     }
                     Accepted::Nobody if self.listeners.retry_at().is_some() => return,

@@ -49,6 +49,7 @@ impl Hands {
             Effect::Feed { proc, bytes } => self.orders.push(Order::Feed(proc, bytes)),
             Effect::Finish { proc } => self.orders.push(Order::Finish(proc)),
             Effect::Kill { proc } => self.orders.push(Order::Kill(proc)),
+            Effect::Log { note } => self.notes.push(note),
             Effect::Stop => self.is_stopped = true,
         }
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use clawd_protocol::{
-    AskId, Change, Command, ConnId, Input, Instant, Now, OpId, ProcId, Question, Sync,
+    AskId, Change, Command, ConnId, Input, Instant, Note, Now, OpId, ProcId, Question, Sync,
 };
 use mio::{Interest, Registry, Token};
 
@@ -49,6 +49,8 @@ pub(crate) struct Hands {
     /// For the store, after that.
     pub(crate) questions: Vec<(AskId, Question)>,
     pub(crate) orders: Vec<Order>,
+    /// Lines for the log.
+    pub(crate) notes: Vec<Note>,
     pub(crate) workers: Workers,
     pub(crate) is_stopped: bool,
     /// Where a frame that many get is put together.
@@ -68,6 +70,7 @@ impl Hands {
             stores: Vec::new(),
             questions: Vec::new(),
             orders: Vec::new(),
+            notes: Vec::new(),
             workers,
             is_stopped: false,
             scratch: Vec::new(),

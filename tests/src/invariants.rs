@@ -212,6 +212,7 @@ impl Invariants {
                 self.alive(*proc)?;
             }
             Effect::Finish { proc } | Effect::Kill { proc } => self.alive(*proc)?,
+            Effect::Log { note } => no_token(&note.to_string(), "the log")?,
             Effect::Stop => self.is_stopped = true,
         }
         Ok(())

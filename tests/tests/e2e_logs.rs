@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use clawd_tests::daemon::{Process, Site, write_private};
+use clawd_tests::daemon::{Client, PATIENCE, Process, Site, wait_until, write_private};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -127,4 +127,69 @@ fn a_provider_that_cannot_be_used_is_told_with_what_repairs_it() {
     assert!(out.contains("not installed") && out.contains("npm install"), "{out}");
     daemon.stop();
     assert_eq!(site.run(&["provider", "check"]).0, Some(6));
+}
+
+#[test]
+fn a8_the_log_tells_what_happened_and_nothing_that_was_said() {
+    let site = Site::new();
+    let (code, out, err) = site.run(&["start", "--port", "0", "--json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let status: Value = serde_json::from_str(&out).unwrap();
+    let port = u16::try_from(status["port"].as_u64().unwrap()).unwrap();
+    let mut owner = Client::tcp(port).unwrap();
+    owner.auth(&site.token()).unwrap();
+    let session = owner.create_session(&site.repo());
+    owner.turn(&session, "say canary-of-the-prompt");
+    owner.prompt(&session, "tool echo canary-of-the-input").unwrap();
+    let asked = owner.wait_event("tool.approvalRequested", |_| true);
+    let params = json!({
+        "sessionId": session, "toolCallId": asked["toolCall"]["id"], "reason": "canary-of-the-reason",
+    });
+    owner.call("tool.reject", params).unwrap();
+    owner.wait_idle(&session);
+    owner.prompt(&session, "crash").unwrap();
+    owner.wait_event("session.statusChanged", |event| event["status"] == "error");
+    let mut refused = 0;
+    // One more than has a line of its own; the first are refused at once, so nothing is waited for.
+    for guess in 0..6 {
+        let mut stranger = Client::tcp(port).unwrap();
+        refused += u32::from(stranger.auth(&format!("clawd_l_canary{guess}")).is_err());
+    }
+    assert_eq!(refused, 6);
+    assert_eq!(site.run(&["stop"]).0, Some(0));
+    let (_, out, _) = site.run(&["logs"]);
+    for words in [
+        "Z serving on port ",
+        " started, pid ",
+        " ended with exit code 1\n",
+        "Z turned away a stranger from 127.0.0.1\n",
+        "Z ending\n",
+        "clawd has stopped\n",
+    ] {
+        assert!(out.contains(words), "no `{words}` in\n{out}");
+    }
+    assert_eq!(out.matches("turned away").count(), 5, "a flood has five lines a minute:\n{out}");
+    assert!(!out.contains("canary") && !out.contains(&site.token()), "{out}");
+}
+
+#[test]
+fn a_daemon_whose_talk_nobody_reads_goes_on() {
+    let site = Site::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    // Nobody reads, and there is no room left.
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while (&writer).write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let mut command = site.command(&["serve", "--port", "0", "--quiet"]);
+    let mut child = command.stdout(std::process::Stdio::null()).stderr(writer).spawn().unwrap();
+    wait_until("it serves", PATIENCE, || site.run(&["status"]).0 == Some(0));
+    let (_, status, _) = site.run(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let mut owner = Client::tcp(u16::try_from(status["port"].as_u64().unwrap()).unwrap()).unwrap();
+    owner.auth(&site.token()).unwrap();
+    let session = owner.create_session(&site.repo());
+    assert_eq!(owner.turn(&session, "say heard"), "heard");
+    assert_eq!(site.run(&["stop"]).0, Some(0));
+    child.wait().unwrap();
+    drop(reader);
 }

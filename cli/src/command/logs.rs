@@ -16,10 +16,10 @@ use serde_json::json;
 use signal_hook::consts::SIGINT;
 
 use crate::args::{Global, Logs as Args};
-use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::{data_dir, shorten};
 use crate::interrupts::Interrupts;
+use crate::log;
 use crate::render::Screen;
 
 /// How often a file that is followed is looked at.
@@ -30,8 +30,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// `logs`.
 pub(super) fn logs(global: &Global, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
-    let path = data_dir(global)?.join(daemon::LOG);
-    let file = daemon::open_log(&path)?;
+    let path = data_dir(global)?.join(log::FILE);
+    let file = log::open(&path)?;
     if file.is_none() && !args.follow {
         return Err(missing(&path));
     }
@@ -82,7 +82,7 @@ impl Reader<'_> {
     /// Shows what is new. A file that was cut, or another one in its place, is read from its beginning.
     fn follow(&mut self) -> Result<(), Failure> {
         self.read()?;
-        let Some(now) = daemon::open_log(&self.path)? else { return Ok(()) };
+        let Some(now) = log::open(&self.path)? else { return Ok(()) };
         if !self.is_the_same(&now).map_err(|error| self.failed(&error))? {
             self.end()?;
             self.begin(now, 0)?;

@@ -14,6 +14,7 @@ use crate::connection::Connection;
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::{self, Home};
+use crate::log;
 use crate::render::Screen;
 use crate::render::style::Mark;
 use crate::render::time;
@@ -149,7 +150,7 @@ fn spawn(home: &Home) -> Result<(), Failure> {
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(daemon::make_log(&home.dir.join(daemon::LOG))?)
+        .stderr(log::make(&home.dir.join(log::FILE))?)
         .spawn()
         .map_err(io)?;
     let mut line = String::new();
@@ -164,7 +165,7 @@ fn spawn(home: &Home) -> Result<(), Failure> {
     let exit = Exit::from_code(ended.code().unwrap_or(1));
     Err(Failure::from_json(exit, &said).unwrap_or_else(|| {
         Failure::new(exit, "start_failed", format!("the daemon did not start: {ended}"))
-            .hint(format!("see {}", home::shorten(&home.dir.join(daemon::LOG))))
+            .hint(format!("see {}", home::shorten(&home.dir.join(log::FILE))))
     }))
 }
 

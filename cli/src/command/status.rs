@@ -84,7 +84,11 @@ fn show(mut daemon: Connection, home: &Home, screen: &Screen) -> Result<(), Fail
     show_sessions(screen, sessions)?;
     if status.pending_approvals > 0 {
         let noun = if status.pending_approvals == 1 { "approval" } else { "approvals" };
-        screen.line(&format!("\n{} {noun} waiting", status.pending_approvals))?;
+        let arrow = screen.out.arrow();
+        screen.line(&format!(
+            "\n{} {noun} waiting   {arrow} clawd approvals",
+            status.pending_approvals
+        ))?;
     }
     Ok(())
 }

@@ -200,6 +200,8 @@ impl<W: Wire> Owner<W> {
                 return Some(Input::Spawned { proc, result: Err(ProgramFault::Missing) });
             }
             Effect::Feed { .. } | Effect::Finish { .. } | Effect::Kill { .. } => {}
+            // A real runtime writes it down; these talk to nobody.
+            Effect::Log { .. } => {}
             Effect::Stop => self.is_stopped = true,
         }
         None

@@ -7,8 +7,11 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use super::peers::{Call, Peers};
-use crate::contract::effect::{Change, Effects, Question, Sync};
+use crate::contract::effect::{Change, Effect, Effects, Question, Sync};
+use crate::contract::error::StoreFault;
 use crate::contract::id::{AskId, OpId};
+use crate::contract::input::Source;
+use crate::contract::note::Note;
 use crate::engine::Engine;
 use crate::wire::event::{Event, Notice};
 use crate::wire::rpc::RpcError;
@@ -28,6 +31,29 @@ impl Ctx<'_> {
 
     pub(crate) fn ask(&mut self, question: Question) -> AskId {
         self.engine.ask(question, self.fx)
+    }
+
+    /// Writes a line into the owner's log.
+    pub(crate) fn note(&mut self, note: Note) {
+        self.fx.push(Effect::Log { note });
+    }
+
+    /// Notes that somebody was turned away, as often as the log should hear of it.
+    pub(crate) fn note_refused(&mut self, source: Source) {
+        let Engine { now, config, refusals_noted, .. } = &mut *self.engine;
+        let (max, span) = (config.limits.notes_max, config.limits.notes_span);
+        if let Some(unnoted) = refusals_noted.take(now.mono, max, span) {
+            self.note(Note::Refused { source, unnoted });
+        }
+    }
+
+    /// Notes that the store failed, as often as the log should hear of it.
+    pub(crate) fn note_store_failed(&mut self, fault: &StoreFault) {
+        let Engine { now, config, store_faults_noted, .. } = &mut *self.engine;
+        let (max, span) = (config.limits.notes_max, config.limits.notes_span);
+        if let Some(unnoted) = store_faults_noted.take(now.mono, max, span) {
+            self.note(Note::StoreFailed { fault: fault.clone(), unnoted });
+        }
     }
 
     pub(crate) fn answer(&mut self, call: Call, result: &impl Serialize) {

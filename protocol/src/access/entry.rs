@@ -217,9 +217,11 @@ impl Access {
         doubt: Doubt,
     ) {
         self.doubt(cx, conn, doubt);
+        let Some(source) = cx.peers.peer(conn).map(|peer| peer.source) else { return };
+        cx.note_refused(source);
         let Some(peer) = cx.peers.peer_mut(conn) else { return };
         let now = cx.engine.now.mono;
-        let when = self.failures.failed(Key::of(peer.source), now);
+        let when = self.failures.failed(Key::of(source), now);
         cx.engine.timers.disarm(Timer::Stranger(conn));
         match when {
             When::Now => self.send_away(cx, conn, refusal),

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::id::{ApprovalId, AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId};
+use super::note::Note;
 use super::record::{
     AuditRecord, DeviceRecord, EventRecord, MessageRecord, PairingHistory, SessionRecord,
     ToolCallRecord,
@@ -106,6 +107,11 @@ pub enum Effect {
     Kill {
         /// The child.
         proc: ProcId,
+    },
+    /// Write a line into the owner's log, with the time before it.
+    Log {
+        /// What it says.
+        note: Note,
     },
     /// The daemon is done: flush briefly and return from the loop. The last effect ever.
     Stop,

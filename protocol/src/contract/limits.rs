@@ -44,6 +44,10 @@ pub struct Limits {
     pub failure_delay_max: Duration,
     /// A failure of a source is forgotten after this (C1).
     pub failure_decay: Duration,
+    /// Lines in the log about one kind of trouble that others can cause, in [`Self::notes_span`].
+    pub notes_max: u32,
+    /// See [`Self::notes_max`].
+    pub notes_span: Duration,
     /// Requests of one connection that have no answer yet (C6).
     pub in_flight_max: usize,
     /// Bytes queued for one connection before streaming updates are skipped for it (C5).
@@ -175,6 +179,8 @@ impl Default for Limits {
             failures_free: 5,
             failure_delay_max: Duration::from_secs(10),
             failure_decay: Duration::from_secs(60),
+            notes_max: 5,
+            notes_span: Duration::from_secs(60),
             in_flight_max: 64,
             queue_bytes_soft: 256 * 1024,
             queue_bytes_events: 4 * 1024 * 1024,
@@ -248,6 +254,7 @@ impl Limits {
             connections_reserved: 2,
             sources_max: 8,
             failures_free: 2,
+            notes_max: 2,
             in_flight_max: 4,
             queue_bytes_soft: 2048,
             queue_bytes_events: 8 * 1024,

@@ -8,6 +8,7 @@ pub mod error;
 pub mod id;
 pub mod input;
 pub mod limits;
+pub mod note;
 pub mod record;
 pub mod snapshot;
 pub mod time;

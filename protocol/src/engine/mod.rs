@@ -5,6 +5,7 @@
 
 pub(crate) mod entropy;
 pub(crate) mod pending;
+pub(crate) mod quota;
 pub(crate) mod timers;
 
 use alloc::format;
@@ -17,6 +18,7 @@ use crate::contract::id::{AskId, ConnId, OpId, ProcId, SessionId, ToolCallId};
 use crate::contract::time::{Now, Unix};
 use crate::wire::event::{Event, Notice};
 use entropy::Entropy;
+use quota::Quota;
 use timers::Timers;
 
 /// What can fall due.
@@ -65,6 +67,10 @@ pub(crate) struct Engine {
     pub(crate) started: Now,
     /// The result of a plain `daemon.ping`, which is asked for far more often than anything else.
     pub(crate) pong_body: String,
+    /// Lines in the log about strangers.
+    pub(crate) refusals_noted: Quota,
+    /// Lines in the log about the store.
+    pub(crate) store_faults_noted: Quota,
     unix_high: Unix,
     /// The last number given to an event.
     seq: u64,
@@ -84,6 +90,8 @@ impl Engine {
             timers: Timers::new(),
             port: 0,
             started: Now::default(),
+            refusals_noted: Quota::default(),
+            store_faults_noted: Quota::default(),
             unix_high,
             seq,
             cursor: seq,

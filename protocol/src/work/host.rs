@@ -25,6 +25,7 @@ use crate::contract::effect::{Command, Effect};
 use crate::contract::error::ProgramFault;
 use crate::contract::id::{ProcId, SessionId};
 use crate::contract::input::Stream;
+use crate::contract::note::Note;
 use crate::engine::Timer;
 use crate::wire::rpc::RpcError;
 pub(super) use agent::Agent;
@@ -252,8 +253,19 @@ impl Work {
         proc: ProcId,
         result: Result<u32, ProgramFault>,
     ) {
-        let Err(fault) = result else { return };
+        let fault = match result {
+            Ok(pid) => {
+                if let Some(agent) = self.agents.get(&proc) {
+                    let provider = agent.provider.name();
+                    cx.note(Note::AgentStarted { provider, proc, pid });
+                }
+                return;
+            }
+            Err(fault) => fault,
+        };
         let Some(agent) = self.forget(cx, proc) else { return };
+        let provider = agent.provider.name();
+        cx.note(Note::AgentNotStarted { provider, fault: fault.clone() });
         self.providers.doubt(agent.provider);
         let name = agent.provider.name();
         let why = match fault {
@@ -273,6 +285,8 @@ impl Work {
             lines.finish(|line| self.on_line(cx, proc, line));
         }
         let Some(agent) = self.forget(cx, proc) else { return };
+        let (provider, was_told) = (agent.provider.name(), agent.is_ending);
+        cx.note(Note::AgentEnded { provider, proc, code, was_told });
         for id in agent.sessions() {
             self.on_agent_gone(cx, id, &agent, code);
         }
