@@ -84,6 +84,15 @@ pub(crate) struct ToolCall {
     pub(crate) status: String,
     pub(crate) risk_level: String,
     pub(crate) decision: Option<Decided>,
+    /// Once it was asked for.
+    pub(crate) approval_id: Option<String>,
+}
+
+impl ToolCall {
+    /// What it is called where it waits or waited for a decision.
+    pub(crate) fn asked_as(&self) -> &str {
+        self.approval_id.as_deref().unwrap_or(&self.id)
+    }
 }
 
 /// Who decided on a tool call, when and how.

@@ -48,7 +48,7 @@ impl Desk {
         self.owner.prompt(session, &format!("tool {command}")).expect("taken");
         let asked =
             self.owner.wait_event("tool.approvalRequested", |it| it["sessionId"] == session);
-        asked["toolCall"]["id"].as_str().expect("an id").to_owned()
+        asked["approval_id"].as_str().expect("an id").to_owned()
     }
 
     /// Runs `clawd` and expects this exit code: stdout, stderr.
@@ -175,8 +175,8 @@ fn a_device_that_decided_is_called_by_its_name() {
     let params = json!({"pin": window["pin"], "name": "Ana's phone", "platform": "ios"});
     phone.call("device.pair", params).expect("paired");
     let id = desk.ask();
-    let params = json!({"sessionId": desk.session, "toolCallId": id});
-    phone.call("tool.reject", params).expect("decided");
+    let params = json!({"approval_id": id, "decision": "deny"});
+    phone.call("approval.respond", params).expect("decided");
     desk.wait_idle();
     let (_, err) = desk.run(9, &["approve", &id, "--yes"]);
     assert!(err.contains("by \"Ana's phone\""), "{err}");

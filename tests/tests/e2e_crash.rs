@@ -259,29 +259,44 @@ fn i4_cancelling_ends_the_tool_that_runs() {
 }
 
 #[test]
-fn h1_a_tool_that_waited_when_the_daemon_died_never_runs() {
-    let site = Site::new();
-    let daemon = site.start();
-    let mut owner = daemon.owner();
-    let session = owner.create_session(&site.repo());
-    let file = site.repo().join("effect");
-    owner.prompt(&session, &format!("tool touch {}", file.display())).unwrap();
-    let asked =
-        owner.wait_event("session.toolCallCreated", |e| e["toolCall"]["status"] == "pending");
-    daemon.kill();
-    let daemon = site.start();
-    let mut owner = daemon.owner();
-    let ids = json!({"sessionId": session, "toolCallId": asked["toolCall"]["id"]});
-    assert!(owner.call("tool.approve", ids).is_err(), "nobody waits for this any more");
-    let approvals = owner.call("approval.list", json!({})).unwrap();
-    assert_eq!(approvals["approvals"], json!([]));
-    let calls = owner.call("session.toolCalls", json!({"sessionId": session})).unwrap();
-    assert_eq!(calls[0]["status"], "error");
-    if owner.call("session.get", json!({"sessionId": session})).unwrap()["status"] == "error" {
-        owner.call("session.resume", json!({"sessionId": session})).unwrap();
+fn h1_a_tool_that_waited_when_the_daemon_died_waits_on_and_runs_only_if_allowed() {
+    for decision in ["deny", "grant"] {
+        let site = Site::new();
+        let daemon = site.start();
+        let mut owner = daemon.owner();
+        let session = owner.create_session(&site.repo());
+        let file = site.repo().join("effect");
+        owner.prompt(&session, &format!("tool touch {}", file.display())).unwrap();
+        let asked =
+            owner.wait_event("tool.approvalRequested", |it| it["sessionId"] == session.as_str());
+        let id = &asked["approval_id"];
+        daemon.kill();
+        let daemon = site.start();
+        let mut owner = daemon.owner();
+        let listed = owner.call("approval.list", json!({})).unwrap();
+        assert_eq!(listed["approvals"][0]["approval_id"], *id, "{listed}");
+        let view = owner.call("session.get", json!({"sessionId": session})).unwrap();
+        assert_eq!(view["waitingFor"], "approval");
+        assert!(!file.exists());
+        let params = json!({"approval_id": id, "decision": decision});
+        let answer = owner.call("approval.respond", params).unwrap();
+        assert_eq!(answer["decision"], decision);
+        let is_granted = decision == "grant";
+        if is_granted {
+            // The agent was resumed, told, and has asked for the very same again.
+            owner.wait_event("session.statusChanged", |it| it["status"] == "completed");
+            let calls = owner.call("session.toolCalls", json!({"sessionId": session})).unwrap();
+            assert_eq!(
+                (&calls[0]["status"], &calls[1]["status"]),
+                (&json!("error"), &json!("done"))
+            );
+            owner.wait_idle(&session);
+        }
+        assert_eq!(file.exists(), is_granted);
+        let listed = owner.call("approval.list", json!({})).unwrap();
+        assert_eq!(listed["approvals"], json!([]));
+        assert_eq!(owner.turn(&session, "say alive"), "alive");
     }
-    assert_eq!(owner.turn(&session, "say alive"), "alive");
-    assert!(!file.exists());
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn already(daemon: &mut Connection, call: &ToolCall) -> Result<Failure, Failure>
     let decision = call.decision.clone().unwrap_or_default();
     let when = time::parse(&decision.at)
         .map_or_else(|| visible_line(&decision.at).into_owned(), |at| time::ago(at, time::now()));
-    let short: String = call.id.chars().take(8).collect();
+    let short: String = call.asked_as().chars().take(8).collect();
     let (word, who) = (decision::participle(&decision.kind), decision::who(daemon, &decision.by)?);
     Ok(Failure::new(
         Exit::NotFound,

@@ -84,7 +84,8 @@ pub(super) fn decided(
     for session in sessions {
         let page = json!({"sessionId": session, "limit": TOOL_CALLS});
         let calls: Vec<ToolCall> = typed(&daemon.call("session.toolCalls", page)?)?;
-        for call in calls.into_iter().filter(|call| call.id.starts_with(prefix)) {
+        let is_it = |call: &ToolCall| call.id == prefix || call.asked_as().starts_with(prefix);
+        for call in calls.into_iter().filter(is_it) {
             let Some(at) = call.decision.as_ref().map(|decision| decision.at.clone()) else {
                 continue;
             };

@@ -11,7 +11,7 @@
 //! ```
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::super::provider::Waiter;
@@ -331,7 +331,7 @@ impl Work {
             if let Some(asker) = asker {
                 asker.refuse(cx, error);
             }
-            self.lapse(cx, id, tool, &error.message.to_string());
+            self.lapse(cx, id, tool, &error.message);
         }
     }
 

@@ -217,6 +217,16 @@ impl Session {
         Ok(self.out.line(line)?)
     }
 
+    /// The last call of a tool that a prompt before this one asked for, once more.
+    fn make_again(&mut self) -> Result<(), Stop> {
+        let steps = self.conversation.prompts.iter().rev().flat_map(|prompt| prompt.lines());
+        let command = steps.filter_map(|step| step.strip_prefix("tool ")).next();
+        match command.map(str::to_owned) {
+            Some(command) => self.tool(&command, false),
+            None => self.say("there is nothing to make again"),
+        }
+    }
+
     fn step(&mut self, step: &str) -> Result<(), Stop> {
         let (word, rest) = step.split_once(' ').unwrap_or((step, ""));
         let number = rest.parse::<usize>().unwrap_or(0);
@@ -228,6 +238,8 @@ impl Session {
                 Ok(())
             }
             "tool" => self.tool(rest, false),
+            // So says the daemon when what waited before it was restarted has been allowed.
+            "Make" if rest.starts_with("each of these calls again") => self.make_again(),
             "ask-twice" => self.tool(rest, true),
             "read" => self.read(rest),
             "ask-odd" => self.ask_odd(),
