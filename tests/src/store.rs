@@ -52,8 +52,8 @@ impl Database {
             event.at >= before && count <= count_max && bytes <= bytes_max
         };
         let kept = self.events.iter().rev().take_while(is_kept).count();
-        let gone = self.events.drain(..self.events.len() - kept);
-        self.forgotten = gone.last().map_or(self.forgotten, |event| event.seq);
+        let mut gone = self.events.drain(..self.events.len() - kept);
+        self.forgotten = gone.next_back().map_or(self.forgotten, |event| event.seq);
     }
 
     fn events(&self, after: u64, through: u64, limit: usize, bytes_max: usize) -> EventPage {
@@ -228,7 +228,7 @@ impl Store {
                 self.db
                     .tool_calls
                     .get(id)
-                    .map(|(_, call)| call.clone())
+                    .map(|(_, call)| Box::new(call.clone()))
                     .filter(|call| call.session == *session),
             ),
             Question::Audit { session, before, limit, .. } => {
@@ -241,7 +241,7 @@ impl Store {
                 let calls = self.db.tool_calls.values();
                 let found = calls.filter(|(_, call)| call.approval == Some(*id));
                 let last = found.max_by_key(|(place, _)| *place);
-                Answer::ToolCall(last.map(|(_, call)| call.clone()))
+                Answer::ToolCall(last.map(|(_, call)| Box::new(call.clone())))
             }
             Question::Directory { .. } | Question::Probe { .. } => return None,
         })

@@ -317,7 +317,7 @@ fn h4_a_payload_is_on_the_wire_exactly_and_its_summary_is_safe() {
     let listed = story.waiting()[0].clone();
     assert_eq!(listed["input"]["command"], payload);
     let summary = listed["args_summary"].as_str().expect("a summary");
-    assert!(!summary.chars().any(|char| clawd_protocol::text::is_hidden(char)), "{summary:?}");
+    assert!(!summary.chars().any(clawd_protocol::text::is_hidden), "{summary:?}");
     story.respond("grant").expect("granted");
     assert_eq!(story.done(), [json!({"command": payload})]);
 }

@@ -130,7 +130,7 @@ impl<'a> Watch<'a> {
     fn on_event(&mut self, event: &Event) -> Result<Option<Outcome>, Failure> {
         match self.turn.on_event(event)? {
             Seen::Nothing => {}
-            Seen::Asks(call) => self.waiting.push_back(call),
+            Seen::Asks(call) => self.waiting.push_back(*call),
             Seen::Decided(id) => self.on_decided(&id),
             Seen::Over(outcome) => return Ok(Some(outcome)),
         }
@@ -288,7 +288,7 @@ impl<'a> Watch<'a> {
             let asked = self.question.as_ref().map(|question| question.tool_call.clone());
             let waits = self.waiting.iter().any(|other| other.id == call.id);
             if !waits && asked.as_ref() != Some(&call.id) {
-                self.waiting.push_back(call);
+                self.waiting.push_back(*call);
             }
         }
         Ok(())

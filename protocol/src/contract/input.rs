@@ -2,6 +2,7 @@
 //!
 //! Owns the one way in; refuses to know what an input means. Past participles all: each has happened already.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -156,7 +157,7 @@ pub enum Answer {
     /// Oldest first.
     ToolCalls(Vec<ToolCallRecord>),
     /// At most one.
-    ToolCall(Option<ToolCallRecord>),
+    ToolCall(Option<Box<ToolCallRecord>>),
     /// Newest first, each one JSON object.
     Audit(Vec<String>),
     /// Oldest first.
@@ -183,7 +184,7 @@ answers! {
     messages: Messages(Vec<MessageRecord>),
     message: Message(Option<MessageRecord>),
     tool_calls: ToolCalls(Vec<ToolCallRecord>),
-    tool_call: ToolCall(Option<ToolCallRecord>),
+    tool_call: ToolCall(Option<Box<ToolCallRecord>>),
     audit: Audit(Vec<String>),
     probe: Probe(Result<Probe, ProgramFault>),
 }

@@ -29,7 +29,7 @@ pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
             (session.to_string(), id.to_string()),
             rows::tool_call,
         )
-        .map(|mut found| Answer::ToolCall(found.pop())),
+        .map(|mut found| Answer::ToolCall(found.pop().map(Box::new))),
         Question::Events { after, through, limit, bytes_max } => {
             journal::page(db, (*after, *through), (*limit, *bytes_max)).map(Answer::Events)
         }
@@ -39,7 +39,7 @@ pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
             (id.to_string(),),
             rows::tool_call,
         )
-        .map(|mut found| Answer::ToolCall(found.pop())),
+        .map(|mut found| Answer::ToolCall(found.pop().map(Box::new))),
         Question::Audit { .. } | Question::Directory { .. } | Question::Probe { .. } => {
             let reason = "the store was asked what is not its to know".to_owned();
             return Answer::Failed(StoreFault::Failed(reason));

@@ -182,11 +182,18 @@ fn pages_are_asked_for_from_both_ends() {
     assert_eq!(calls(Some(302), 9), [id(300), id(301)]);
 
     let one = |session, id| Question::ToolCall { session, id };
-    assert_eq!(store.answer(&one(id(1), id(300))), Answer::ToolCall(Some(tool_call(1, 100, 300))));
+    assert_eq!(
+        store.answer(&one(id(1), id(300))),
+        Answer::ToolCall(Some(Box::new(tool_call(1, 100, 300))))
+    );
     assert_eq!(store.answer(&one(id(2), id(300))), Answer::ToolCall(None));
     let asked = |number: u8| Question::Approval { id: ApprovalId([number; 32]) };
     let last = store.answer(&asked(44));
-    assert_eq!(last, Answer::ToolCall(Some(tool_call(1, 100, 300))), "300 is 44 in one byte");
+    assert_eq!(
+        last,
+        Answer::ToolCall(Some(Box::new(tool_call(1, 100, 300)))),
+        "300 is 44 in one byte"
+    );
     assert_eq!(store.answer(&asked(9)), Answer::ToolCall(None));
     let by = |session: u64| Question::MessageByClientId {
         session: id(session),
@@ -218,7 +225,7 @@ fn putting_a_session_again_keeps_its_history_and_deleting_it_does_not() {
         ],
     );
     let call = Question::ToolCall { session: id(1), id: id(20) };
-    assert_eq!(store.answer(&call), Answer::ToolCall(Some(tool_call(1, 10, 20))));
+    assert_eq!(store.answer(&call), Answer::ToolCall(Some(Box::new(tool_call(1, 10, 20)))));
     put(&mut store, vec![Change::DeleteSession(id::<SessionId>(1))]);
     assert_eq!(store.answer(&call), Answer::ToolCall(None));
     let page = Question::Messages {

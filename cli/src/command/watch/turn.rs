@@ -22,7 +22,7 @@ use crate::wire::{Message, ToolCall};
 pub(super) enum Seen {
     Nothing,
     /// This tool call waits for somebody.
-    Asks(ToolCall),
+    Asks(Box<ToolCall>),
     /// It waits no more.
     Decided(String),
     Over(Outcome),
@@ -308,7 +308,7 @@ impl<'a> Turn<'a> {
 
     /// Several events may say that the same call waits; it is asked about once.
     fn ask(&mut self, call: ToolCall) -> Seen {
-        if self.asked.insert(call.id.clone()) { Seen::Asks(call) } else { Seen::Nothing }
+        if self.asked.insert(call.id.clone()) { Seen::Asks(call.into()) } else { Seen::Nothing }
     }
 
     fn show_call(&mut self, call: &ToolCall) {
