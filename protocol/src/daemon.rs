@@ -142,7 +142,11 @@ fn on_input(
             access.on_requested(cx, conn, head, gauges);
         }
         Input::Began { conn } => access.on_began(cx, conn),
-        Input::Text { conn, text } => on_text(cx, access, work, life, conn, text),
+        Input::Text { conn, text } => {
+            cx.peers.listen_to(Some(conn));
+            on_text(cx, access, work, life, conn, text);
+            cx.peers.listen_to(None);
+        }
         Input::Broke { conn, fault } => access.on_broke(cx, conn, fault),
         Input::Flushed { conn, bytes } => cx.peers.flushed(conn, bytes),
         Input::Closed { conn } => {

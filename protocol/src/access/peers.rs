@@ -150,12 +150,20 @@ pub(crate) struct Peers {
     /// Devices that have just been revoked, or may do less than before: what they allowed is looked at again.
     distrusted: Vec<DeviceId>,
     next_batch: u64,
+    /// Whose message is being handled.
+    speaker: Option<ConnId>,
     queue_bytes_max: usize,
 }
 
 impl Peers {
     pub(crate) const fn new(queue_bytes_max: usize) -> Self {
-        Self { table: BTreeMap::new(), distrusted: Vec::new(), next_batch: 0, queue_bytes_max }
+        Self {
+            table: BTreeMap::new(),
+            distrusted: Vec::new(),
+            next_batch: 0,
+            speaker: None,
+            queue_bytes_max,
+        }
     }
 
     pub(crate) fn open(&mut self, conn: ConnId, source: Source, now: Instant) {
@@ -202,6 +210,17 @@ impl Peers {
         if let Some(peer) = self.table.get_mut(&conn) {
             peer.queued_bytes = peer.queued_bytes.saturating_sub(bytes);
         }
+    }
+
+    /// From now on this one's message is handled; or nobody's.
+    pub(crate) const fn listen_to(&mut self, conn: Option<ConnId>) {
+        self.speaker = conn;
+    }
+
+    /// How the one came whose message is handled, if it is known by this name.
+    pub(crate) fn via_of_speaker(&self, name: &str) -> Option<&'static str> {
+        let peer = self.peer(self.speaker?)?;
+        (peer.caller()?.name() == name).then(|| peer.via())
     }
 
     // --- requests -----------------------------------------------------------------------------------------------

@@ -1,24 +1,141 @@
-//! Pages of the audit log.
+//! Tool calls in the audit log, and pages of it.
 //!
-//! Owns `audit.list` and `session.toolCallAudit`; refuses to know where the log is kept and what its lines say: they are
-//! handed on as they were written.
+//! Owns what of a tool call is a record (security H8), `audit.list` and `session.toolCallAudit`; refuses to know where the
+//! log is kept.
+//!
+//! The records are drawn from the changes themselves, in the one place through which all of them go: whoever stores a tool
+//! call stores what there is to say of it in the same operation, and cannot forget to. So no decision is on disk without
+//! its record, and none that is not on disk reaches an agent.
+//!
+//! | what a stored tool call says | record |
+//! |---|---|
+//! | it is there | `requested`, also for calls that nobody is asked about |
+//! | another decision than was told of | `decided` |
+//! | it has a result | `executed` |
+//! | it has ended without one | `abandoned` |
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::session::session_param;
 use super::{Asked, Work, history};
 use crate::access::ctx::Ctx;
 use crate::access::peers::Call;
-use crate::contract::effect::Question;
-use crate::contract::id::SessionId;
+use crate::audit::summary;
+use crate::contract::effect::{Change, Question};
+use crate::contract::id::{SessionId, ToolCallId};
 use crate::contract::input::Answer;
+use crate::contract::record::{AuditKind, AuditRecord, DecisionKind, Progress, ToolCallRecord};
 use crate::wire::params::Params;
 use crate::wire::rpc::RpcError;
+
+/// What was told of a tool call that has not ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Told {
+    is_requested: bool,
+    decision: Option<DecisionKind>,
+}
+
+/// What was told of all of them.
+#[derive(Debug, Default)]
+pub(super) struct Audited(BTreeMap<ToolCallId, Told>);
+
+/// What was told before, for the case that it is not stored.
+pub(super) type Untold = Vec<(ToolCallId, Option<Told>)>;
+
+impl Audited {
+    /// Those of the last life were told of when they were stored.
+    pub(super) fn restored(calls: &[ToolCallRecord]) -> Self {
+        let told = |call: &ToolCallRecord| Told {
+            is_requested: true,
+            decision: call.decision.as_ref().map(|decision| decision.kind),
+        };
+        Self(calls.iter().map(|call| (call.id, told(call))).collect())
+    }
+
+    /// Adds to the changes what there is to say of the tool calls among them.
+    pub(super) fn add_records(
+        &mut self,
+        cx: &Ctx<'_>,
+        changes: &mut Vec<Change>,
+        provider: impl Fn(SessionId) -> Option<String>,
+    ) -> Untold {
+        let mut before = Vec::new();
+        let mut records = Vec::new();
+        for change in changes.iter() {
+            if let Change::PutToolCall(call) = change {
+                before.push((call.id, self.0.get(&call.id).copied()));
+                let about = || about(cx, call, provider(call.session));
+                records.extend(self.news(cx, call, about).into_iter().map(Change::Audit));
+            }
+        }
+        changes.append(&mut records);
+        before
+    }
+
+    /// It was not stored, so it was not told.
+    pub(super) fn take_back(&mut self, before: Untold) {
+        for (id, told) in before {
+            match told {
+                Some(told) => self.0.insert(id, told),
+                None => self.0.remove(&id),
+            };
+        }
+    }
+
+    fn news(
+        &mut self,
+        cx: &Ctx<'_>,
+        call: &ToolCallRecord,
+        about: impl Fn() -> AuditRecord,
+    ) -> Vec<AuditRecord> {
+        let mut news = Vec::new();
+        let told = self.0.entry(call.id).or_default();
+        if !told.is_requested {
+            told.is_requested = true;
+            news.push(AuditRecord { kind: AuditKind::Requested, at: call.created_at, ..about() });
+        }
+        let decision = call.decision.as_ref();
+        if let Some(decision) = decision.filter(|it| told.decision != Some(it.kind)) {
+            told.decision = Some(decision.kind);
+            news.push(AuditRecord {
+                kind: AuditKind::Decided,
+                at: decision.at,
+                actor: decision.by.clone(),
+                via: cx.peers.via_of_speaker(&decision.by).map(String::from),
+                decision: Some(decision.kind),
+                ..about()
+            });
+        }
+        if let Some(at) = call.completed_at {
+            self.0.remove(&call.id);
+            let kind =
+                if call.output.is_some() { AuditKind::Executed } else { AuditKind::Abandoned };
+            let note = (call.status == Progress::Error).then(|| String::from("not well"));
+            news.push(AuditRecord { kind, at, note, ..about() });
+        }
+        news
+    }
+}
+
+/// All that is said of a tool call whatever happens to it.
+fn about(cx: &Ctx<'_>, call: &ToolCallRecord, provider: Option<String>) -> AuditRecord {
+    AuditRecord {
+        session: Some(call.session),
+        tool_call: Some(call.id),
+        provider,
+        tool: Some(call.name.clone()),
+        input_sha256: Some(Sha256::digest(call.input.as_bytes()).into()),
+        input: Some(summary(&call.input)),
+        ..AuditRecord::new(cx.engine.now.unix, AuditKind::Requested, "agent")
+    }
+}
 
 #[derive(Serialize)]
 struct PageView {

@@ -13,7 +13,8 @@
 //! | `approval` | a tool waits for a person |
 //! | `host` | agent processes: start, feed, stop |
 //! | `provider` | which agents are here, and logged in? |
-//! | `history`, `audit` | pages of the past |
+//! | `history` | pages of the past |
+//! | `audit` | what is written down for good |
 
 mod approval;
 mod audit;
@@ -50,6 +51,7 @@ use crate::wire::event::{Event, Notice};
 use crate::wire::rpc::RpcError;
 use crate::wire::view::SessionView;
 use approval::OpenCall;
+use audit::{Audited, Untold};
 use host::Agent;
 use provider::Providers;
 use session::Session;
@@ -60,10 +62,11 @@ pub(crate) struct Work {
     sessions: BTreeMap<SessionId, Session>,
     agents: BTreeMap<ProcId, Agent>,
     providers: Providers,
-    stored: Pending<OpId, After>,
+    stored: Pending<OpId, (After, Untold)>,
     asked: Pending<AskId, Asked>,
     /// What the daemon's last life left open, to be written down as ended.
     leftovers: Vec<Change>,
+    audited: Audited,
     /// The daemon is about to end: no agent is started any more.
     is_ending: bool,
 }
@@ -126,6 +129,7 @@ impl Work {
             stored: Pending::new(),
             asked: Pending::new(),
             leftovers: Vec::new(),
+            audited: Audited::restored(&snapshot.open_tool_calls),
             is_ending: false,
         };
         work.restore(snapshot);
@@ -176,20 +180,23 @@ impl Work {
 
     // --- storing ------------------------------------------------------------------------------------------------
 
-    fn store(&mut self, cx: &mut Ctx<'_>, changes: Vec<Change>, sync: Sync, after: After) {
+    fn store(&mut self, cx: &mut Ctx<'_>, mut changes: Vec<Change>, sync: Sync, after: After) {
+        let provider = |id| Some(self.sessions.get(&id)?.record.provider.clone());
+        let untold = self.audited.add_records(cx, &mut changes, provider);
         if let Some(session) = after.session.and_then(|id| self.sessions.get_mut(&id)) {
             session.ops = session.ops.saturating_add(1);
         }
         let op = cx.store(changes, sync);
-        self.stored.await_(op, after);
+        self.stored.await_(op, (after, untold));
     }
 
     pub(crate) fn on_stored(&mut self, cx: &mut Ctx<'_>, op: OpId, result: Result<(), StoreFault>) {
-        let Some(after) = self.stored.take(&op) else { return };
+        let Some((after, untold)) = self.stored.take(&op) else { return };
         if let Some(session) = after.session.and_then(|id| self.sessions.get_mut(&id)) {
             session.ops = session.ops.saturating_sub(1);
         }
         if let Err(fault) = result {
+            self.audited.take_back(untold);
             return self.on_not_stored(cx, after, &fault);
         }
         if let Some((call, result)) = after.reply {
