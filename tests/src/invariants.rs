@@ -74,6 +74,8 @@ pub struct Invariants {
     allowed: BTreeMap<decisions::Deed, BTreeSet<ToolCallId>>,
     deeds: BTreeMap<decisions::Deed, usize>,
     checked_deeds: BTreeMap<ProcId, usize>,
+    /// Lines of the audit log that were looked at.
+    audited: usize,
     /// The latest wall-clock time of this life.
     unix_high: Unix,
     /// Devices stored when it was last looked.
@@ -100,6 +102,7 @@ impl Invariants {
             issued: BTreeMap::new(),
             decided: BTreeMap::new(),
             checked_deeds: BTreeMap::new(),
+            audited: 0,
             unix_high: Unix::from_millis(0),
             devices: 0,
             is_stopped: false,

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use clawd_protocol::audit::Line;
 use clawd_protocol::policy::Policy;
-use clawd_protocol::record::{DecisionKind, Role, ToolCallRecord};
+use clawd_protocol::record::{AuditKind, DecisionKind, Role, ToolCallRecord};
 use clawd_protocol::{Change, DeviceId, ProcId, SessionId};
 use serde_json::Value;
 
+use super::secrets::no_token;
 use super::{Invariants, Verdict, ensure};
 use crate::child::Child;
 use crate::store::Store;
@@ -22,6 +24,10 @@ impl Invariants {
                 self.on_decision(call, store)?;
             }
         }
+        for line in &store.audit[self.audited.min(store.audit.len())..] {
+            no_token(line, "the audit log")?;
+        }
+        self.audited = store.audit.len();
         Ok(())
     }
 
@@ -102,6 +108,8 @@ impl Invariants {
                     let done = *done;
                     ensure(done <= allowed, || format!("{tool} ran as deed {done} of {allowed}"))?;
                 }
+                let is_audited = audited(call, store);
+                ensure(is_audited, || format!("{tool} ran, and the audit log does not say so"))?;
             }
             self.checked_deeds.insert(*proc, child.done.len());
             let unique: BTreeSet<_> = child.answers.iter().collect();
@@ -117,6 +125,22 @@ pub(super) type Deed = (SessionId, String, String);
 
 fn deed(call: &ToolCallRecord) -> Deed {
     (call.session, call.name.clone(), call.input.clone())
+}
+
+/// Before a tool runs, the audit log says that it was asked for, and, if somebody was asked, what was decided (H8).
+fn audited(call: &ToolCallRecord, store: &Store) -> bool {
+    let id = format!("\"toolCallId\":\"{}\"", call.id);
+    let is_said = |kind: AuditKind, word: &str| {
+        store.audit.iter().any(|line| {
+            let of_kind = Line::read(line.as_bytes()).is_some_and(|line| line.is(kind));
+            of_kind && line.contains(&id) && line.contains(word)
+        })
+    };
+    is_said(AuditKind::Requested, "")
+        && call
+            .decision
+            .as_ref()
+            .is_none_or(|it| is_said(AuditKind::Decided, &format!("\"{}\"", it.kind.as_str())))
 }
 
 /// Another call of the same tool in this session was allowed for the whole session.
