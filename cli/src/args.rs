@@ -10,12 +10,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use access::{Device, Pair, Token};
 pub(crate) use approvals::{Approvals, Approve, Deny};
+pub(crate) use audit::{Audit, AuditList};
 pub(crate) use daemon::{Logs, Provider, Serve};
 pub(crate) use policy::{Policy, PolicyTest};
 pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop};
 
 mod access;
 mod approvals;
+mod audit;
 mod daemon;
 mod policy;
 mod sessions;
@@ -27,7 +29,7 @@ Usage: {usage}
 
 Getting going   up, pair
 Sessions        run, send, attach, stop <session>, pause, resume, open, session
-Approvals       approvals, approve, deny, policy
+Approvals       approvals, approve, deny, policy, audit
 Access          device, token
 Daemon          serve, start, stop, status, logs, provider
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
@@ -154,6 +156,9 @@ rpc: session.list")]
     /// Say what may run without asking, and try it
     #[command(subcommand)]
     Policy(Policy),
+    /// Show what was done and who let it, and prove that the log says so still
+    #[command(subcommand)]
+    Audit(Audit),
     /// List, rename, revoke paired devices, change what they may do
     #[command(subcommand)]
     Device(Device),

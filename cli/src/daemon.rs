@@ -11,10 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clawd_protocol::access::token::{Secret, mint_local};
-use clawd_protocol::{Config, Limits, ProviderConfig};
+use clawd_protocol::audit::{Report, Verifier};
+use clawd_protocol::{Config, Limits, ProviderConfig, SessionId};
 use clawd_runtime_mio::files::{self, DataDir, FileError, Holder, Inspection};
+use clawd_runtime_mio::store::StoreError;
 use clawd_runtime_mio::{Options, Ready, RunError, guard as runtime_guard};
 
+use crate::args::AuditList;
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, shorten};
@@ -52,6 +55,30 @@ pub(crate) fn token(dir: &Path) -> Result<Option<Secret>, Failure> {
 /// The daemon that runs on this directory.
 pub(crate) fn holder(dir: &Path) -> Result<Option<Holder>, Failure> {
     inspect(dir)?.map_or(Ok(None), |inspection| inspection.holder()).map_err(failed)
+}
+
+/// The last lines of the audit log, the newest first; none before the first start.
+pub(crate) fn audit_page(
+    dir: &Path,
+    session: Option<SessionId>,
+    args: &AuditList,
+) -> Result<Vec<String>, Failure> {
+    let Some(inspection) = inspect(dir)? else { return Ok(Vec::new()) };
+    inspection.audit().page(session, None, args.limit(), usize::MAX).map_err(failed)
+}
+
+/// What a look at every line of the audit log comes to.
+pub(crate) fn audit_report(dir: &Path) -> Result<Report, Failure> {
+    let Some(inspection) = inspect(dir)? else { return Ok(Verifier::new(None).finish()) };
+    inspection.audit().verify().map_err(|error| match error {
+        StoreError::File(error) => failed(error),
+        error => Failure::new(Exit::Database, "database", error.to_string()),
+    })
+}
+
+/// Writes the whole audit log.
+pub(crate) fn audit_export(dir: &Path, to: &mut dyn io::Write) -> Result<(), Failure> {
+    inspect(dir)?.map_or(Ok(()), |inspection| inspection.audit().export(to)).map_err(failed)
 }
 
 /// A look into the directory; `None` before the first start.

@@ -15,7 +15,7 @@ use crate::access::doorstep::Gauges;
 use crate::access::peers::{Call, Caller, Peers, Phase, Who, close};
 use crate::access::witness::of_caller;
 use crate::contract::config::Config;
-use crate::contract::effect::{Effect, Effects};
+use crate::contract::effect::{Effect, Effects, Sync};
 use crate::contract::id::ConnId;
 use crate::contract::input::Input;
 use crate::contract::note::Note;
@@ -122,7 +122,7 @@ fn on_input(
             cx.engine.port = port;
             cx.engine.started = cx.engine.now;
             let record = AuditRecord::new(cx.engine.now.unix, AuditKind::Started, "daemon");
-            access.note(cx, record);
+            access.note(cx, record, Sync::Disk);
             cx.note(Note::Started { port });
             work.on_started(cx);
         }
@@ -400,7 +400,7 @@ fn shut_down(
 ) {
     if *life == Life::Running {
         *life = Life::Ending;
-        access.note(cx, record);
+        access.note(cx, record, Sync::Disk);
         cx.note(Note::Ending);
         work.on_shutdown(cx);
         cx.engine.timers.arm(Timer::Shutdown, cx.engine.now.mono + SHUTDOWN_TIMEOUT);

@@ -20,6 +20,7 @@ All in the data directory, which only you can enter:
 
 auth_token    the local token: whoever reads it may do everything
 config.toml   your settings; must be readable by you only (chmod 600)
+audit.log     who did what, one JSON object a line; audit.log.1 and so on are older (clawd audit)
 clawd.sock    where this command finds the daemon
 clawd.log     what a daemon started in the background has said (clawd logs)
 clawd.log.1   what it said before, once that was too long

@@ -15,6 +15,7 @@ use crate::render::Screen;
 mod approvals;
 mod approve;
 mod attach;
+mod audit;
 mod control;
 mod decision;
 mod device;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Pair(args)) => pair::pair(&home()?, screen, &args),
         Some(Command::Token(args)) => token::token(&cli.global, screen, &args),
         Some(Command::Policy(args)) => policy::policy(&home()?, screen, &args),
+        Some(Command::Audit(args)) => audit::audit(&cli.global, screen, &args),
         Some(Command::Device(args)) => device::device(&home()?, screen, &args),
         Some(Command::Session(args)) => session::session(&home()?, screen, &args),
         Some(Command::Run(args)) => run::run(&home()?, screen, &args),

@@ -155,7 +155,7 @@ impl Access {
             .map_err(|_| RpcError::new(-32603, "internal", "the window could not be described"))?;
         let mut audit = of_caller(cx, AuditKind::PairingOpened, caller, call.conn);
         audit.role = Some(role);
-        self.note(cx, audit);
+        self.note(cx, audit, Sync::Disk);
         if is_unlocking {
             // Until this is stored a crash locks again: the safe side.
             let history = self.pairing.history().clone();

@@ -97,7 +97,7 @@ impl Access {
             let mut record = of_stranger(cx, AuditKind::AuthFailed, conn);
             record.note = Some(String::from(doubt.note));
             record.device = doubt.device;
-            self.note(cx, record);
+            self.note(cx, record, Sync::Process);
         }
     }
 
@@ -108,13 +108,13 @@ impl Access {
                 AuditRecord::new(cx.engine.now.unix, AuditKind::AuthFailed, "stranger");
             record.count = Some(untold);
             record.note = Some(String::from("more of them in a minute than are each written down"));
-            self.note(cx, record);
+            self.note(cx, record, Sync::Process);
         }
     }
 
     /// Writes down what changes nothing.
-    pub(crate) fn note(&mut self, cx: &mut Ctx<'_>, record: AuditRecord) {
-        let op = cx.store(vec![Change::Audit(record)], Sync::Process);
+    pub(crate) fn note(&mut self, cx: &mut Ctx<'_>, record: AuditRecord, sync: Sync) {
+        let op = cx.store(vec![Change::Audit(record)], sync);
         self.pending.await_(op, After::Noted);
     }
 }

@@ -133,6 +133,7 @@ fn about(cx: &Ctx<'_>, call: &ToolCallRecord, provider: Option<String>) -> Audit
         tool: Some(call.name.clone()),
         input_sha256: Some(Sha256::digest(call.input.as_bytes()).into()),
         input: Some(summary(&call.input)),
+        rule: call.rule.clone(),
         ..AuditRecord::new(cx.engine.now.unix, AuditKind::Requested, "agent")
     }
 }
