@@ -1,14 +1,15 @@
 //! Pieces of JSON, read without building a tree.
 //!
-//! Owns lenient reading of strings, numbers and lists inside a line; refuses to know any message. `serde_json` skips a
+//! Owns lenient reading of strings, numbers and lists inside a line, and the writing of one; refuses to know any message. `serde_json` skips a
 //! [`RawValue`] without recursion, and typed reading descends one level at a time, so nesting costs no stack.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
-use serde::Deserialize;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// A value that may be absent; `null` is absent too.
@@ -90,6 +91,26 @@ pub(crate) fn micro_usd(number: &str) -> Option<u64> {
     Some(micro.saturating_add(u64::from(is_up)))
 }
 
+/// One line. Separators that a reader of lines might break at can only stand inside strings here (a raw input may have
+/// blanks between its tokens, and there a space means the same), where an escape says the same.
+pub(crate) fn line(message: &impl Serialize) -> Vec<u8> {
+    // Strings, options and raw JSON cannot fail to be written; nothing is a safer line than half of one.
+    let json = serde_json::to_string(message).unwrap_or_default();
+    let mut line = String::with_capacity(json.len().saturating_add(1));
+    for piece in json.split_inclusive(['\n', '\r', '\u{2028}', '\u{2029}']) {
+        let rest = piece.trim_end_matches(['\n', '\r', '\u{2028}', '\u{2029}']);
+        line.push_str(rest);
+        line.push_str(match piece.chars().next_back() {
+            Some('\n' | '\r') => " ",
+            Some('\u{2028}') => "\\u2028",
+            Some('\u{2029}') => "\\u2029",
+            Some(_) | None => "",
+        });
+    }
+    line.push('\n');
+    line.into_bytes()
+}
+
 /// A string in which half a surrogate pair, which JSON can say and UTF-8 cannot, became U+FFFD.
 struct Text<'a>(Cow<'a, str>);
 
@@ -146,7 +167,6 @@ mod tests {
     use super::*;
     use alloc::format;
     use alloc::string::ToString;
-    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     fn raw(json: &str) -> &RawValue {

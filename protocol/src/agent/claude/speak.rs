@@ -3,11 +3,12 @@
 //! Owns the encoding; refuses to know when something is said. No line ever holds a raw line separator, so no text can
 //! pass for a message: claude reads each line as one message, and whatever a person typed is inside a JSON string.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+
+use crate::agent::json::line;
 
 /// The name of our hook.
 pub(super) const PRE_TOOL_USE: &str = "pre_tool_use";
@@ -190,29 +191,10 @@ fn respond<R: Serialize>(response: &Response<'_, R>) -> Vec<u8> {
     line(&Control { r#type: "control_response", response })
 }
 
-/// One line. Separators that a reader of lines might break at can only stand inside strings here (a raw input may have
-/// blanks between its tokens, and there a space means the same), where an escape says the same.
-fn line(message: &impl Serialize) -> Vec<u8> {
-    // Strings, options and raw JSON cannot fail to be written; nothing is a safer line than half of one.
-    let json = serde_json::to_string(message).unwrap_or_default();
-    let mut line = String::with_capacity(json.len().saturating_add(1));
-    for piece in json.split_inclusive(['\n', '\r', '\u{2028}', '\u{2029}']) {
-        let rest = piece.trim_end_matches(['\n', '\r', '\u{2028}', '\u{2029}']);
-        line.push_str(rest);
-        line.push_str(match piece.chars().next_back() {
-            Some('\n' | '\r') => " ",
-            Some('\u{2028}') => "\\u2028",
-            Some('\u{2029}') => "\\u2029",
-            Some(_) | None => "",
-        });
-    }
-    line.push('\n');
-    line.into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::String;
     use proptest::prelude::*;
 
     fn text(line: Vec<u8>) -> String {
