@@ -7,6 +7,7 @@
 //! parser fail, recurse without bound, or keep more than a line in memory.
 
 pub mod claude;
+pub mod codex;
 pub mod demo;
 pub mod dialect;
 pub mod event;
