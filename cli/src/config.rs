@@ -39,6 +39,7 @@ pub(crate) struct ConfigFile {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Providers {
     pub(crate) claude: Provider,
+    pub(crate) codex: Provider,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,15 +66,16 @@ pub(crate) fn parse(source: &str, shown: &str) -> Result<ConfigFile, Failure> {
     let config: ConfigFile =
         toml::from_str(source).map_err(|error| explain(source, shown, &error))?;
     config.approvals.check(source).map_err(|mistake| excerpt::show(source, shown, &mistake))?;
-    match config.provider.claude.path.as_deref() {
-        Some(path) if !path.starts_with('/') => Err(Failure::new(
-            Exit::Usage,
-            "config",
-            format!("{shown}: provider.claude.path is not absolute: `{path}`"),
-        )
-        .hint("write the whole path, as `command -v claude` prints it")),
-        Some(_) | None => Ok(config),
+    let programs = [("claude", &config.provider.claude), ("codex", &config.provider.codex)];
+    for (name, provider) in programs {
+        let path = provider.path.as_deref().unwrap_or("/");
+        if !path.starts_with('/') {
+            let why = format!("{shown}: provider.{name}.path is not absolute: `{path}`");
+            return Err(Failure::new(Exit::Usage, "config", why)
+                .hint(format!("write the whole path, as `command -v {name}` prints it")));
+        }
     }
+    Ok(config)
 }
 
 fn explain(source: &str, shown: &str, error: &toml::de::Error) -> Failure {

@@ -176,8 +176,10 @@ pub(crate) fn serve(home: Home, on_ready: impl FnOnce(u16)) -> Result<(), Failur
 /// The core's settings, out of the owner's.
 fn settings(home: Home, data_dir: &Path) -> Config {
     let approvals = home.config.approvals;
-    let claude = home.config.provider.claude;
-    let env = claude.env.into_iter().map(|(name, value)| (name, value.0)).collect();
+    let provider = |provider: config::Provider| ProviderConfig {
+        path: provider.path,
+        env: provider.env.into_iter().map(|(name, value)| (name, value.0)).collect(),
+    };
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Config {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -186,7 +188,8 @@ fn settings(home: Home, data_dir: &Path) -> Config {
         host_names: home.config.hosts,
         origins: home.config.origins,
         protected_paths: protected_paths(data_dir),
-        claude: ProviderConfig { path: claude.path, env },
+        claude: provider(home.config.provider.claude),
+        codex: provider(home.config.provider.codex),
         demo: ProviderConfig { path: own_path(), env: Vec::new() },
         limits: Limits {
             approval_timeout: approvals.timeout().unwrap_or(Limits::default().approval_timeout),

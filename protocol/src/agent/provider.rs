@@ -8,6 +8,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::claude::{self, Claude, LaunchFault};
+use super::codex::{self, Codex};
 use super::demo;
 use super::dialect::AnyDialect;
 use super::event::ProviderState;
@@ -17,28 +18,32 @@ use crate::contract::config::{Config, ProviderConfig};
 use crate::contract::effect::{Env, Program};
 use crate::contract::error::ProgramFault;
 use crate::contract::input::Probe;
+use crate::contract::limits::Limits;
 
 /// An agent that can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Provider {
     /// Anthropic's `claude`.
     Claude,
+    /// OpenAI's `codex`.
+    Codex,
     /// The scripted agent inside clawd.
     Demo,
 }
 
 impl Provider {
     /// All of them, as they are listed.
-    pub const ALL: &[Self] = &[Self::Claude, Self::Demo];
+    pub const ALL: &[Self] = &[Self::Claude, Self::Codex, Self::Demo];
 
     /// Those that a session gets if its maker names none: the first that can be used.
-    pub const PREFERRED: &[Self] = &[Self::Claude];
+    pub const PREFERRED: &[Self] = &[Self::Claude, Self::Codex];
 
     /// Its name on the wire and in the database.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Claude => "claude",
+            Self::Codex => "codex",
             Self::Demo => "demo",
         }
     }
@@ -54,6 +59,7 @@ impl Provider {
     pub const fn alone(self) -> &'static [Self] {
         match self {
             Self::Claude => &[Self::Claude],
+            Self::Codex => &[Self::Codex],
             Self::Demo => &[Self::Demo],
         }
     }
@@ -62,6 +68,7 @@ impl Provider {
     #[must_use]
     pub const fn is_shared(self) -> bool {
         match self {
+            Self::Codex => true,
             Self::Claude | Self::Demo => false,
         }
     }
@@ -70,6 +77,7 @@ impl Provider {
     #[must_use]
     pub const fn names_conversations(self) -> bool {
         match self {
+            Self::Codex => true,
             Self::Claude | Self::Demo => false,
         }
     }
@@ -79,6 +87,7 @@ impl Provider {
     pub const fn config(self, config: &Config) -> &ProviderConfig {
         match self {
             Self::Claude => &config.claude,
+            Self::Codex => &config.codex,
             Self::Demo => &config.demo,
         }
     }
@@ -88,6 +97,7 @@ impl Provider {
     pub fn program(self, config: &Config) -> Program {
         let name = match self {
             Self::Claude => claude::NAME,
+            Self::Codex => codex::NAME,
             Self::Demo => demo::PROGRAM,
         };
         Program { name, path: self.config(config).path.clone() }
@@ -98,6 +108,7 @@ impl Provider {
     pub fn probe_runs(self) -> Vec<Vec<String>> {
         match self {
             Self::Claude => claude::probe_runs(),
+            Self::Codex => codex::probe_runs(),
             Self::Demo => demo::probe_runs(),
         }
     }
@@ -107,6 +118,7 @@ impl Provider {
     pub fn read_probe(self, probe: &Result<Probe, ProgramFault>) -> ProviderState {
         match self {
             Self::Claude => claude::read_probe(probe),
+            Self::Codex => codex::read_probe(probe),
             Self::Demo => demo::read_probe(probe),
         }
     }
@@ -116,6 +128,7 @@ impl Provider {
     pub fn env(self, config: &Config) -> Env {
         let (inherit, set) = match self {
             Self::Claude | Self::Demo => (claude::INHERIT, claude::SET),
+            Self::Codex => (codex::INHERIT, codex::SET),
         };
         let pair =
             |(name, value): &(&str, &str)| (name.to_string(), Secret::new(value.to_string()));
@@ -130,6 +143,7 @@ impl Provider {
     pub fn launch(self, opening: &Opening<'_>) -> Result<Vec<String>, LaunchFault> {
         match self {
             Self::Claude => claude::launch(opening),
+            Self::Codex => Ok(codex::launch()),
             Self::Demo => demo::launch(opening),
         }
     }
@@ -142,8 +156,9 @@ impl Provider {
 
     /// What a new process of it is spoken with.
     #[must_use]
-    pub fn dialect(self) -> AnyDialect {
+    pub fn dialect(self, limits: &Limits) -> AnyDialect {
         match self {
+            Self::Codex => Box::new(Codex::new(limits)),
             Self::Claude | Self::Demo => Box::new(Claude::new()),
         }
     }
@@ -152,6 +167,7 @@ impl Provider {
     #[must_use]
     pub fn knows_conversation(self, stderr: &str) -> bool {
         match self {
+            Self::Codex => false,
             Self::Claude | Self::Demo => claude::knows_conversation(stderr),
         }
     }
@@ -161,6 +177,7 @@ impl Provider {
     pub const fn login_hint(self) -> &'static str {
         match self {
             Self::Claude => "run `claude auth login`",
+            Self::Codex => "run `codex login`",
             Self::Demo => "the demo needs no login",
         }
     }

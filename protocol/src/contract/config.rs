@@ -28,6 +28,8 @@ pub struct Config {
     pub policy: Policy,
     /// How to run claude.
     pub claude: ProviderConfig,
+    /// How to run codex.
+    pub codex: ProviderConfig,
     /// How to run the demo: its path is that of clawd itself.
     pub demo: ProviderConfig,
     /// The bounds.

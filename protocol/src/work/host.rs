@@ -65,6 +65,10 @@ impl Work {
 
     /// Opens the session's conversation in a process that has room for it, or in a new one, and says the prompt.
     fn take_seat(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        if self.is_in_own_hands(id) {
+            let why = "the agent's program lies in the repository that it would work in";
+            return self.fail_turn(cx, id, "provider_not_available", why, "check `provider list`");
+        }
         let provider = self.sessions.get(&id).and_then(|session| session.provider);
         let shared = provider.and_then(|provider| self.with_room(cx, provider));
         let Some(proc) = shared.or_else(|| self.spawn(cx, id)) else {
@@ -87,6 +91,16 @@ impl Work {
         self.feed_prompt(cx, id);
     }
 
+    /// A program for many conversations would be changed by one of them (security I2). Of others the world sees to that,
+    /// when it starts them.
+    fn is_in_own_hands(&self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return false };
+        let provider = session.provider.filter(|provider| provider.is_shared());
+        let path = provider.and_then(|provider| self.providers.path(provider));
+        let inside = path.and_then(|path| path.strip_prefix(session.record.repo_path.as_str()));
+        inside.is_some_and(|inside| inside.starts_with('/'))
+    }
+
     fn spawn(&mut self, cx: &mut Ctx<'_>, id: SessionId) -> Option<ProcId> {
         let session = self.sessions.get(&id)?;
         let provider = session.provider?;
@@ -104,7 +118,7 @@ impl Work {
             env: provider.env(&cx.engine.config),
         };
         let proc = cx.engine.proc_id();
-        let mut agent = Agent::new(provider, cx.engine.config.limits.agent_line_bytes_max);
+        let mut agent = Agent::new(provider, &cx.engine.config.limits);
         let hello = agent.hello();
         self.agents.insert(proc, agent);
         cx.fx.push(Effect::Spawn { proc, command });

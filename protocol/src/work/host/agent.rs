@@ -13,6 +13,7 @@ use crate::access::peers::Call;
 use crate::agent::lines::Lines;
 use crate::agent::{AnyDialect, Lane, Opening, Provider, Say};
 use crate::contract::id::SessionId;
+use crate::contract::limits::Limits;
 use crate::contract::record::Usage;
 
 /// The last of what an agent wrote to standard error, for the report when it dies.
@@ -74,14 +75,14 @@ impl Seat {
 }
 
 impl Agent {
-    pub(super) fn new(provider: Provider, line_bytes_max: usize) -> Self {
+    pub(super) fn new(provider: Provider, limits: &Limits) -> Self {
         Self {
             provider,
             seats: BTreeMap::new(),
             lanes_ever: 0,
-            dialect: Some(provider.dialect()),
+            dialect: Some(provider.dialect(limits)),
             unsaid: Vec::new(),
-            lines: Lines::new(line_bytes_max),
+            lines: Lines::new(limits.agent_line_bytes_max),
             complaint: Vec::new(),
             is_ending: false,
             garbage: 0,
