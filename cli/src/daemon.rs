@@ -70,9 +70,11 @@ pub(crate) fn audit_page(
 /// What a look at every line of the audit log comes to.
 pub(crate) fn audit_report(dir: &Path) -> Result<Report, Failure> {
     let Some(inspection) = inspect(dir)? else { return Ok(Verifier::new(None).finish()) };
-    inspection.audit().verify().map_err(|error| match error {
-        StoreError::File(error) => failed(error),
-        error => Failure::new(Exit::Database, "database", error.to_string()),
+    inspection.audit().verify().map_err(|error| {
+        if let StoreError::File(error) = error {
+            return failed(error);
+        }
+        Failure::new(Exit::Database, "database", error.to_string())
     })
 }
 

@@ -84,10 +84,10 @@ fn list(screen: &Screen, lines: &[String]) -> Result<Exit, Failure> {
 /// What there is to say of it in one line.
 fn about(record: &Value) -> String {
     let members = ["decision", "tool", "input", "rule", "deviceId", "role", "count", "note"];
-    let word = |key: &&str| match record.get(*key)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(format!("{number}×")),
-        _ => None,
+    let word = |key: &&str| {
+        let value = record.get(*key)?;
+        let text = value.as_str().map(str::to_owned);
+        text.or_else(|| value.as_u64().map(|number| format!("{number}×")))
     };
     members.iter().filter_map(word).collect::<Vec<_>>().join(" ")
 }
