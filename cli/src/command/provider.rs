@@ -46,7 +46,9 @@ fn check(home: &Home, screen: &Screen, name: Option<&str>) -> Result<Exit, Failu
             }
         }
     }
-    let is_any = providers.iter().any(|provider| provider.available);
+    // The demo can always be used; only who asks for it wants to know.
+    let counts = |provider: &Provider| provider.available && (!provider.demo || name.is_some());
+    let is_any = providers.iter().any(counts);
     Ok(if is_any { Exit::Ok } else { Exit::Provider })
 }
 
