@@ -293,6 +293,33 @@ fn e4_a_revoked_devices_grant_is_not_taken_up() {
     }
 }
 
+/// The daemon dies after each single thing that a revocation does.
+#[test]
+fn e4_a_revoked_devices_grant_is_void_whenever_the_daemon_dies() {
+    let mut outcomes = [0, 0];
+    for steps in 0..12 {
+        let mut story = Story::with(make());
+        let phone = story.world.pair(story.owner, "approve", "phone");
+        story.restart(Crash::Lost, vec![vec![Act::Hang]]);
+        let id = story.approval();
+        let client = story.world.stranger(clawd_tests::LOOPBACK);
+        story.world.auth(client, &phone.token).expect("the phone gets in");
+        let params = json!({"approval_id": id, "decision": "grant"});
+        story.world.ask(client, "approval.respond", params);
+        story.world.settle();
+        story.world.ask(story.owner, "device.revoke", json!({"id": phone.id}));
+        for _ in 0..steps {
+            story.world.settle_one(0);
+        }
+        let is_revoked = story.world.store.is_buried(phone.id.parse().expect("an id"));
+        story.restart(Crash::Lost, make());
+        story.later(5);
+        assert_eq!(story.deeds(), usize::from(!is_revoked), "after {steps}");
+        outcomes[usize::from(is_revoked)] += 1;
+    }
+    assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
+}
+
 #[test]
 fn h1_a_clock_set_back_gives_nobody_a_day_more() {
     let mut story = Story::with(make());

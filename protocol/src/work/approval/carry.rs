@@ -63,7 +63,6 @@ impl OpenCall {
     fn is_granted(&self) -> bool {
         let decision = self.record.decision.as_ref();
         self.record.is_carried
-            && !self.is_void
             && self.spent_by.is_none()
             && decision.is_some_and(|decision| is_allow(decision.kind))
     }
