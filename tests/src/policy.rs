@@ -63,16 +63,29 @@ pub fn check_line(bytes: &[u8]) {
 /// These words are on the list, and none that follows is known to run or write something.
 #[must_use]
 pub fn is_allowed(command: &[String]) -> bool {
-    let is_bad = |word: &String| {
-        let bad = ["-exec", "-ok", "-delete", "-f", "--ou", "--ex", "--up", "--config", "-c", "-O"];
-        command[0] != "echo" && bad.iter().any(|bad| word.starts_with(bad))
-    };
     ALLOWED.iter().any(|(words, is_open)| {
         command.len() >= words.len()
             && words.iter().zip(command).all(|(ours, theirs)| ours == theirs)
             && (*is_open || command.len() == words.len())
-            && (command[0] == "ls" || command[0] == "cat" || !command.iter().any(is_bad))
+            && !command.iter().any(|word| is_bad(&command[0], word))
     })
+}
+
+/// This program runs or writes something when it is given this word.
+fn is_bad(program: &str, word: &str) -> bool {
+    let name = word.split('=').next().unwrap_or_default();
+    match program {
+        "find" => {
+            ["-exec", "-execdir", "-ok", "-okdir", "-delete", "-fprint", "-fls"].contains(&word)
+        }
+        "git" if word.starts_with("--") && name.len() > 2 => {
+            let bad = ["--output", "--exec-path", "--ext-diff", "--upload-pack", "--config-env"];
+            bad.iter().any(|bad| bad.starts_with(name))
+        }
+        "git" => word.starts_with("-c") || word.starts_with("-O"),
+        "cargo" => name == "--config" || word.starts_with("-Z"),
+        _ => false,
+    }
 }
 
 /// The commands of a line and their words; `None` if there is a byte outside of quotes that could mean more.

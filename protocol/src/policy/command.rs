@@ -121,9 +121,12 @@ impl CommandPattern {
         words.first().map(|word| base_name(word)) == name
     }
 
-    /// Some of these words, and those behind it, are the command.
+    /// Some of these words, and those behind it, are the command. If any is, the first of that name is: it has the
+    /// most behind it.
     fn is_among(&self, words: &[String]) -> bool {
-        (0..words.len()).any(|at| words.get(at..).is_some_and(|words| self.is_at(words)))
+        let name = self.words.first().map(|word| base_name(&word.text));
+        let first = words.iter().position(|word| Some(base_name(word)) == name);
+        first.and_then(|at| words.get(at..)).is_some_and(|words| self.is_at(words))
     }
 }
 

@@ -22,8 +22,8 @@ use crate::text::is_hidden;
 /// Files whose content is run, or decides what is, without another question.
 const DECIDING: &[&str] =
     &[".claude", ".codex", ".envrc", ".git", ".husky", ".idea", ".mcp.json", ".vscode"];
-/// Longer paths are not compared.
-const PARTS_MAX: usize = 128;
+/// Longer paths are not compared; no system opens them.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// Which paths a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +154,9 @@ impl Part {
 impl Place {
     /// Reads what a tool was given. `.` and `..` are taken out; the latter only as far as names tell.
     pub(super) fn read(path: &str, cwd: &str, home: Option<&str>) -> Self {
+        if path.len() > PATH_BYTES_MAX {
+            return Self { parts: Vec::new(), is_plain: false };
+        }
         let is_odd = path.trim() != path || path.is_empty() || path.chars().any(is_hidden);
         let (whole, is_home) = match (path.strip_prefix('~'), home) {
             (Some(rest), Some(home)) => (Cow::Owned([home, rest].concat()), true),
@@ -174,7 +177,6 @@ impl Place {
         }
         let is_plain = whole.starts_with('/')
             && !(is_odd || is_home || has_dots)
-            && parts.len() <= PARTS_MAX
             && !path.contains(['\\', '\0']);
         Self { parts, is_plain }
     }

@@ -85,6 +85,9 @@ pub(super) fn loose_words(line: &str) -> Vec<String> {
 
 /// A name as file systems that ignore case compare it.
 pub(super) fn fold(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 

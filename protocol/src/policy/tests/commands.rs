@@ -210,6 +210,14 @@ fn h5_a_denied_command_is_denied_however_it_is_dressed() {
 }
 
 #[test]
+fn h5_a_line_of_a_megabyte_is_judged_at_once() {
+    let policy = policy(Mode::None, &["deny Bash(rm -x y)", "deny Read(**/a/**/a/**/b)"]);
+    assert_eq!(line(&policy, &"rm ".repeat(700_000)), Verdict::Ask);
+    assert_eq!(line(&policy, &["rm ".repeat(700_000), "y -x".into()].concat()), Verdict::Deny);
+    assert_eq!(file(&policy, "Read", &"a/".repeat(700_000)), Verdict::Ask);
+}
+
+#[test]
 fn h5_an_ask_goes_before_an_allow() {
     let policy =
         policy(Mode::Destructive, &["allow Bash(git push *)", "ask Bash(git push origin main)"]);
@@ -258,6 +266,9 @@ fn spice() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    // What was found becomes a line of the file.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
     #[test]
     fn h5_variations_of_bypasses_are_never_allowed(
         bypass in proptest::sample::select(bypasses()),
