@@ -28,6 +28,8 @@ pub(crate) struct Provider {
     pub(crate) path: Option<String>,
     /// Why it cannot be used.
     pub(crate) error: Option<String>,
+    /// It is no model.
+    pub(crate) demo: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,11 +114,15 @@ pub(crate) struct Approval {
     pub(crate) id: String,
     #[serde(rename = "sessionId")]
     pub(crate) session: String,
+    #[serde(rename = "sessionTitle")]
+    pub(crate) title: String,
     #[serde(rename = "toolCallId")]
     pub(crate) tool_call: String,
     pub(crate) tool: String,
     pub(crate) input: Value,
     pub(crate) risk: String,
+    /// Why somebody is asked.
+    pub(crate) reason: Option<String>,
     pub(crate) requested_at: String,
     pub(crate) expires_at: Option<String>,
 }

@@ -23,7 +23,7 @@ Examples:
   clawd approve a81
   clawd approve a81 --session    also the very same call again, while the session lasts
 
-rpc: approval.list, tool.approve"
+rpc: approval.list, approval.respond"
 )]
 pub(crate) struct Approve {
     /// An approval's id, or a unique beginning of it
@@ -41,7 +41,7 @@ pub(crate) struct Approve {
   clawd deny a81
   clawd deny a81 -m \"use the staging database\"
 
-rpc: approval.list, tool.reject")]
+rpc: approval.list, approval.respond")]
 pub(crate) struct Deny {
     /// An approval's id, or a unique beginning of it
     pub(crate) id: String,

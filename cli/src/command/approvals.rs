@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::SIGINT;
 
 use super::decision::{self, News};
-use super::{columns, summary, typed};
+use super::{columns, summary};
 use crate::args::Approvals as Args;
 use crate::connection::{Connection, Woken};
 use crate::exit::{Exit, Failure};
@@ -18,7 +18,7 @@ use crate::render::Screen;
 use crate::render::style::Mark;
 use crate::render::table::{Cell, Table, unique_len};
 use crate::render::time;
-use crate::wire::{Approval, Session};
+use crate::wire::Approval;
 
 /// `approvals`.
 pub(super) fn approvals(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
@@ -36,8 +36,7 @@ fn list(screen: &Screen, mut daemon: Connection) -> Result<Exit, Failure> {
         screen.say("nothing waits for a decision");
         return Ok(Exit::Ok);
     }
-    let titles = titles(&mut daemon)?;
-    let table = table(&approvals, &titles);
+    let table = table(&approvals);
     screen.print(&if screen.is_tty {
         table.aligned(screen.out, columns(), true)
     } else {
@@ -50,23 +49,17 @@ fn list(screen: &Screen, mut daemon: Connection) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn titles(daemon: &mut Connection) -> Result<BTreeMap<String, String>, Failure> {
-    let sessions: Vec<Session> = typed(&daemon.call("session.list", json!({}))?)?;
-    Ok(sessions.into_iter().map(|session| (session.id, session.title)).collect())
-}
-
-fn table(approvals: &[Approval], titles: &BTreeMap<String, String>) -> Table {
+fn table(approvals: &[Approval]) -> Table {
     let headers = ["ID", "SESSION", "TITLE…", "TOOL", "WHAT…", "RISK?", "AGE?", "EXPIRES?"];
     let mut table = Table::new(&headers);
     for approval in approvals {
         let ids = approvals.iter().map(|other| other.id.as_str());
-        let sessions = titles.keys().map(String::as_str);
-        let title = titles.get(&approval.session).map_or("", String::as_str);
+        let sessions = approvals.iter().map(|other| other.session.as_str());
         let expires_at = approval.expires_at.as_deref();
         table.row(vec![
             Cell::id(&approval.id, unique_len(&approval.id, ids)),
             Cell::id(&approval.session, unique_len(&approval.session, sessions)),
-            Cell::text(title),
+            Cell::text(&approval.title),
             Cell::text(&approval.tool),
             Cell::safe(&summary(&approval.input)),
             Cell::text(&approval.risk),
@@ -108,8 +101,8 @@ fn watch(home: &Home, screen: &Screen, daemon: Connection) -> Result<Exit, Failu
         match woken {
             Woken::Event(event) => match decision::news(&event) {
                 Some(News::Asked) => watcher.look()?,
-                Some(News::Resolved { tool_call, kind, by }) => {
-                    watcher.on_resolved(&tool_call, &kind, &by)?;
+                Some(News::Resolved { id, kind, by }) => {
+                    watcher.on_resolved(&id, &kind, &by)?;
                 }
                 None => {}
             },
@@ -130,12 +123,11 @@ impl Watcher<'_> {
     /// Shows what waits and was not shown; forgets what waits no more.
     fn look(&mut self) -> Result<(), Failure> {
         let (listed, approvals) = decision::pending(&mut self.daemon)?;
-        let titles = titles(&mut self.daemon)?;
         let values = listed.as_array().into_iter().flatten();
         let mut now = BTreeMap::new();
         for (value, approval) in values.zip(approvals) {
             if !self.known.contains_key(&approval.id) {
-                self.show(value, &approval, &titles)?;
+                self.show(value, &approval)?;
             }
             now.insert(approval.id.clone(), approval);
         }
@@ -143,23 +135,17 @@ impl Watcher<'_> {
         Ok(())
     }
 
-    fn show(
-        &self,
-        value: &Value,
-        approval: &Approval,
-        titles: &BTreeMap<String, String>,
-    ) -> Result<(), Failure> {
+    fn show(&self, value: &Value, approval: &Approval) -> Result<(), Failure> {
         if self.screen.is_json() {
             return self.screen.json_line(&json!({"event": "requested", "approval": value}));
         }
         let short: String = approval.id.chars().take(8).collect();
         let session: String = approval.session.chars().take(8).collect();
-        let title = titles.get(&approval.session).map_or("", String::as_str);
         let line = format!(
             "{}  {} {}  {}  {}  {}  expires {}",
             self.screen.out.bold(&visible_line(&short)),
             visible_line(&session),
-            visible_line(title),
+            visible_line(&approval.title),
             visible_line(&approval.tool),
             summary(&approval.input),
             visible_line(&approval.risk),
@@ -168,10 +154,8 @@ impl Watcher<'_> {
         self.screen.line(&line)
     }
 
-    fn on_resolved(&mut self, tool_call: &str, kind: &str, by: &str) -> Result<(), Failure> {
-        let known = self.known.values().find(|approval| approval.tool_call == tool_call);
-        let id = known.map_or_else(|| tool_call.to_owned(), |approval| approval.id.clone());
-        self.known.remove(&id);
+    fn on_resolved(&mut self, id: &str, kind: &str, by: &str) -> Result<(), Failure> {
+        self.known.remove(id);
         if self.screen.is_json() {
             let line = json!({"event": "resolved", "approval_id": id, "kind": kind, "by": by});
             return self.screen.json_line(&line);

@@ -103,12 +103,15 @@ fn ask(
         risk_level: approval.risk.clone(),
         ..ToolCall::default()
     };
+    if let Some(reason) = &approval.reason {
+        screen.say(&screen.err.dim(&visible_line(reason)));
+    }
     let offer = if for_session { Offer::Session } else { Offer::Any };
     let mut question = Question::put(&call, offer, screen.err).ok_or_else(nobody)?;
     loop {
         match daemon.wait(&[question.as_fd()], None)? {
             Woken::Event(event) => match decision::news(&event) {
-                Some(News::Resolved { tool_call, .. }) if tool_call == approval.tool_call => {
+                Some(News::Resolved { id, .. }) if id == approval.id => {
                     question.withdraw("this was decided elsewhere");
                     return Err(too_late(daemon, approval)?);
                 }
@@ -127,7 +130,7 @@ fn ask(
 
 /// Somebody was quicker: who, and how.
 fn too_late(daemon: &mut Connection, approval: &Approval) -> Result<Failure, Failure> {
-    match decision::decided(daemon, &approval.tool_call, Some(&approval.session))? {
+    match decision::decided(daemon, &approval.id, Some(&approval.session))? {
         Some(call) => already(daemon, &call),
         None => Ok(Failure::new(Exit::NotFound, "already_decided", "this waits no more")),
     }
@@ -141,7 +144,7 @@ fn tell(
     decision: Decision<'_>,
 ) -> Result<Exit, Failure> {
     let began = Instant::now();
-    let told = decision::tell(daemon, &approval.session, &approval.tool_call, decision);
+    let told = decision::tell(daemon, &approval.id, decision);
     match told {
         Err(failure) if failure.kind == "already_decided" => {
             return Err(too_late(daemon, approval)?);

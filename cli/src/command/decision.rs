@@ -40,7 +40,7 @@ pub(super) enum News {
     /// Somebody must decide on something more.
     Asked,
     /// This one is decided.
-    Resolved { tool_call: String, kind: String, by: String },
+    Resolved { id: String, kind: String, by: String },
 }
 
 /// What this event says about approvals, if anything.
@@ -48,11 +48,9 @@ pub(super) fn news(event: &Event) -> Option<News> {
     let text = |key| event.params.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     match event.method.as_str() {
         "tool.approvalRequested" => Some(News::Asked),
-        "tool.approvalResolved" => Some(News::Resolved {
-            tool_call: text("toolCallId"),
-            kind: text("kind"),
-            by: text("by"),
-        }),
+        "tool.approvalResolved" => {
+            Some(News::Resolved { id: text("approval_id"), kind: text("kind"), by: text("by") })
+        }
         _ => None,
     }
 }
@@ -67,7 +65,7 @@ pub(super) fn participle(kind: &str) -> String {
     }
 }
 
-/// A tool call that was decided already, whose id begins so; in one session, or in any. The latest, if there are several.
+/// A tool call that was decided already, whose approval is called so; in one session, or in any. The latest of several.
 pub(super) fn decided(
     daemon: &mut Connection,
     prefix: &str,
@@ -114,26 +112,34 @@ pub(super) fn who(daemon: &mut Connection, by: &str) -> Result<String, Failure> 
 /// Tells the daemon and waits until the agent has taken it.
 pub(super) fn tell(
     daemon: &mut Connection,
-    session: &str,
-    tool_call: &str,
+    approval: &str,
     decision: Decision<'_>,
 ) -> Result<Value, Failure> {
-    let (method, params) = request(session, tool_call, decision);
-    daemon.call(method, params)
+    let mut params = json!({"approval_id": approval});
+    match decision {
+        Decision::Once => {
+            params["decision"] = "grant".into();
+            params["scope"] = "once".into();
+        }
+        Decision::Session => {
+            params["decision"] = "grant".into();
+            params["scope"] = "session".into();
+        }
+        Decision::Deny(reason) => {
+            params["decision"] = "deny".into();
+            params["reason"] = reason.into();
+        }
+    }
+    daemon.call("approval.respond", params)
 }
 
-/// Tells the daemon and does not wait.
+/// Tells the daemon about a call that is watched, and does not wait.
 pub(super) fn start(
     daemon: &mut Connection,
     session: &str,
     tool_call: &str,
     decision: Decision<'_>,
 ) -> Result<(), Failure> {
-    let (method, params) = request(session, tool_call, decision);
-    daemon.start(method, params).map(drop)
-}
-
-fn request(session: &str, tool_call: &str, decision: Decision<'_>) -> (&'static str, Value) {
     let mut params = json!({"sessionId": session, "toolCallId": tool_call});
     let method = match decision {
         Decision::Once => {
@@ -149,5 +155,5 @@ fn request(session: &str, tool_call: &str, decision: Decision<'_>) -> (&'static 
             "tool.reject"
         }
     };
-    (method, params)
+    daemon.start(method, params).map(drop)
 }

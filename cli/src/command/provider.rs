@@ -131,6 +131,7 @@ mod tests {
             available,
             path: None,
             error: None,
+            demo: false,
         };
         assert_eq!(line(&provider(true, Some(true), true), style), "✓ claude 2.1.212   logged in");
         assert_eq!(

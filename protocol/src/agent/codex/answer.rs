@@ -50,7 +50,7 @@ impl Codex {
             agent: Raw<'a>,
         }
         let lanes: Vec<Lane> = self.threads.keys().copied().collect();
-        let greeted = answer.ok().and_then(|it| object::<Greeted<'_>>(it));
+        let greeted = answer.ok().and_then(object::<Greeted<'_>>);
         let home = greeted.as_ref().and_then(|it| text(it.home));
         let Some(home) = home else {
             self.greeting = Greeting::Failed;
