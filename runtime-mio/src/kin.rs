@@ -34,8 +34,9 @@ fn look_at(pid: Pid) -> Option<Kin> {
     Some(Kin { pid, parent: fields.next().and_then(number), group: fields.next().and_then(number) })
 }
 
+/// A process that is just being taken away has -1 for its group, which to a signal would mean everybody.
 fn number(text: &str) -> Option<Pid> {
-    text.parse().ok().and_then(Pid::from_raw)
+    text.parse().ok().filter(|number| *number > 0).and_then(Pid::from_raw)
 }
 
 fn place(pid: Pid) -> PathBuf {
@@ -110,6 +111,20 @@ pub(crate) fn signal(kin: &[Kin], signal: Signal) {
             _ => {
                 let _ = rustix::process::kill_process(one.pid, Signal::CONT);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_number_above_zero_is_a_process() {
+        assert_eq!(number("1").map(Pid::as_raw_pid), Some(1));
+        // A process that is being taken away says so of its group.
+        for text in ["-1", "0", "", "self", "99999999999"] {
+            assert_eq!(number(text), None, "{text}");
         }
     }
 }
