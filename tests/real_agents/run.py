@@ -1,6 +1,6 @@
 """Drives a real agent through a real clawd. Runs in a network of its own: see real-agents.sh.
 
-usage: run.py CLAWD claude PROGRAM [STORY…]
+usage: run.py CLAWD claude|codex PROGRAM [STORY…]
 """
 
 import importlib
@@ -8,10 +8,11 @@ import sys
 import traceback
 
 import anthropic
+import openai
 import stories
 import world
 
-APIS = {"claude": anthropic}
+APIS = {"claude": anthropic, "codex": openai}
 
 
 def main(clawd, provider, program, *chosen):

@@ -4,6 +4,7 @@
     stream N          answers N words, 50 ms apart
     run CMD           calls the agent's shell with CMD; when the result comes, answers `tool said: …`
     write FILE TEXT   calls the agent's tool for files; when the result comes, answers `tool said: …`
+    call NAME JSON    calls a tool of the agent's own with these arguments; answers as above
     recall            answers all earlier messages of the person, which shows what the agent has kept
     status CODE N     refuses the first N requests with this HTTP status, then answers `after CODE`
     drop N            breaks off the first N answers in their midst, then answers `after N`
@@ -11,6 +12,7 @@
 
 import collections
 import dataclasses
+import json
 import threading
 
 WORDS_BEFORE_DROP = 5
@@ -51,6 +53,9 @@ class Script:
             return Answer(tool=("run", rest))
         if word == "write":
             return Answer(tool=("write", *rest.split(" ", 1)))
+        if word == "call":
+            name, arguments = rest.split(" ", 1)
+            return Answer(tool=(name, json.loads(arguments)))
         if word == "recall":
             return Answer(text="you said: " + " | ".join(typed[:-1]))
         if word == "status":

@@ -26,8 +26,28 @@ ANTHROPIC_API_KEY = "dummy"
 DISABLE_TELEMETRY = "1"
 CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1"
 """,
+    "codex": lambda program, _: f"""
+[provider.codex]
+path = "{program}"
+""",
 }
-AGENTS = [b"--permission-prompt-tool"]
+AGENTS = [b"--permission-prompt-tool", b"app-server"]
+
+
+def set_up_claude(world):
+    """Claude takes all it needs from its environment."""
+
+
+def set_up_codex(world):
+    """Codex is logged in with a key, and asks our model."""
+    own = world.home / ".codex"
+    own.mkdir()
+    (own / "config.toml").write_text(f'model = "gpt-5.5"\nopenai_base_url = "{world.api}"\n')
+    login = [world.program, "login", "--with-api-key"]
+    subprocess.run(login, env=world.env, input=b"sk-dummy", capture_output=True, check=True)
+
+
+SET_UP = {"claude": set_up_claude, "codex": set_up_codex}
 
 
 def raise_loopback():
@@ -42,7 +62,7 @@ class World:
     """A daemon with a data directory, a home and a repository of its own."""
 
     def __init__(self, clawd, provider, program, api):
-        self.clawd = clawd
+        self.clawd, self.program, self.api = clawd, program, api
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="clawd-real-"))
         self.data, self.home, self.repo = (self.root / name for name in ("data", "home", "repo"))
         for path in (self.data, self.home, self.repo):
@@ -52,6 +72,7 @@ class World:
         config.write_text(CONFIG[provider](program, api))
         self.env = {"HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
         self.daemon = None
+        SET_UP[provider](self)
 
     def start(self):
         """Starts the daemon and waits until it takes connections."""

@@ -16,12 +16,12 @@
 //! its own · what nobody here can answer is refused at once, because codex waits for an answer for ever · a conversation
 //! that is left is interrupted, and its commands are ended, even if what has to be known for that comes later.
 //!
-//! What was found out about asking (with the policy `untrusted` and the sandbox `read-only`): every command asks, `ls` as
-//! well, also from within a script of a model's own ("code mode"); so does every patch, and every text written into a
-//! running command. What is allowed runs outside of the sandbox, what is denied does not run. What does *not* ask: what a
-//! rule in `$CODEX_HOME/rules` allows (so [`vet`] refuses those), tools of MCP servers that call themselves read-only (so
-//! no such server is started), a hook that answers in our place, agents that codex starts itself and searches of the web
-//! (so all three are off). Pictures are looked at unasked, which changes nothing.
+//! What was found out about asking, with the policy `untrusted`: every command asks, `ls` as well, also from within a
+//! script of a model's own ("code mode"), and whatever the sandbox; so does every patch, and every text written into a
+//! running command. What is denied does not run. What is allowed is tried in the sandbox first, if there is one, so turns
+//! have none. What does *not* ask: what a rule in `$CODEX_HOME/rules` allows (so [`vet`] refuses those), tools of MCP
+//! servers that call themselves read-only (so no such server is started), a hook that answers in our place, agents that
+//! codex starts itself and searches of the web (so all three are off). Pictures are looked at unasked, which changes nothing.
 
 mod answer;
 mod ask;

@@ -11,12 +11,15 @@ use serde_json::value::RawValue;
 
 use crate::agent::json::line;
 
-/// Asks before every command and every change of a file, and takes the answers from us. The sandbox would hold what is
-/// not asked about; what was allowed runs outside of it, as the owner's own commands do. (Codex writes into the owner's
-/// configuration that a directory is trusted for any sandbox but this.)
+/// Asks before every command and every change of a file, and takes the answers from us.
 pub(super) const POLICY: &str = "untrusted";
-pub(super) const SANDBOX: &str = "read-only";
 pub(super) const REVIEWER: &str = "user";
+/// A conversation is opened in the sandbox that holds most; for any other, codex would write into the owner's
+/// configuration that the directory is trusted.
+pub(super) const SANDBOX: &str = "read-only";
+/// Its turns have none. What was allowed has to run as the owner's own commands do, and once: codex would try it in the
+/// sandbox first, and go on outside only if it fails there soon enough for codex to see why.
+const TURN_SANDBOX: &str = "dangerFullAccess";
 
 /// A request of ours.
 #[derive(Serialize)]
@@ -167,6 +170,11 @@ pub(super) fn start_turn(id: u64, thread: &str, text: &str, message: &str) -> Ve
         input: [Text<'a>; 1],
         approval_policy: &'static str,
         approvals_reviewer: &'static str,
+        sandbox_policy: Sandbox,
+    }
+    #[derive(Serialize)]
+    struct Sandbox {
+        r#type: &'static str,
     }
     #[derive(Serialize)]
     struct Text<'a> {
@@ -179,6 +187,7 @@ pub(super) fn start_turn(id: u64, thread: &str, text: &str, message: &str) -> Ve
         input: [Text { r#type: "text", text }],
         approval_policy: POLICY,
         approvals_reviewer: REVIEWER,
+        sandbox_policy: Sandbox { r#type: TURN_SANDBOX },
     };
     line(&Request { id, method: "turn/start", params })
 }
