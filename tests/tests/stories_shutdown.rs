@@ -72,7 +72,7 @@ fn while_it_ends_nobody_comes_in() {
 }
 
 #[test]
-fn after_a_restart_open_ends_are_closed() {
+fn after_a_restart_no_turn_runs_and_what_was_asked_still_waits() {
     let (mut world, _) = busy_world();
     world.shut_down();
     world.advance(Duration::from_secs(30));
@@ -80,8 +80,10 @@ fn after_a_restart_open_ends_are_closed() {
     let owner = world.owner();
     let list = world.call(owner, "session.list", json!({})).expect("a list");
     assert_ne!(list[0]["status"], "running");
-    let list = world.call(owner, "approval.list", json!({})).expect("a list");
-    assert_eq!(list["approvals"], json!([]));
+    assert_eq!(list[0]["waitingFor"], "approval");
+    let waiting = world.call(owner, "approval.list", json!({})).expect("a list");
+    assert_eq!(waiting["approvals"].as_array().map(Vec::len), Some(1), "{waiting}");
+    assert!(world.children().all(|child| child.done.is_empty()), "and nothing was done");
 }
 
 #[test]
