@@ -74,10 +74,11 @@ impl Daemon {
     /// repeated. `restored` is what the store knew.
     #[must_use]
     pub fn new(config: Config, entropy: [u8; 32], mut restored: Snapshot) -> Self {
+        let engine = Engine::new(config, entropy, &mut restored);
+        let limits = &engine.config.limits;
         let work = Work::new(&mut restored);
-        let access = Access::new(&mut restored, &config.limits);
-        let peers = Peers::new(config.limits.queue_bytes_max);
-        let engine = Engine::new(config, entropy, restored.seq, restored.unix_high);
+        let access = Access::new(&mut restored, limits);
+        let peers = Peers::new(limits.queue_bytes_max);
         Self { engine, peers, access, work, life: Life::Running }
     }
 
@@ -97,6 +98,9 @@ impl Daemon {
         on_input(&mut cx, access, work, life, input);
         for device in cx.peers.take_distrusted() {
             work.on_distrusted(&mut cx, device);
+        }
+        for conn in cx.peers.take_caught_up() {
+            work.on_caught_up(&mut cx, conn);
         }
         if *life == Life::Ending && work.is_idle() && access.is_idle() {
             stop(&mut cx, life);
@@ -124,6 +128,7 @@ fn on_input(
             let record = AuditRecord::new(cx.engine.now.unix, AuditKind::Started, "daemon");
             access.note(cx, record, Sync::Disk);
             cx.note(Note::Started { port });
+            cx.open_journal();
             work.on_started(cx);
         }
         Input::Opened { conn, source } => {
@@ -148,9 +153,10 @@ fn on_input(
             cx.peers.listen_to(None);
         }
         Input::Broke { conn, fault } => access.on_broke(cx, conn, fault),
-        Input::Flushed { conn, bytes } => cx.peers.flushed(conn, bytes),
+        Input::Flushed { conn, bytes } => cx.on_flushed(conn, bytes),
         Input::Closed { conn } => {
             access.forget_timers(cx, conn);
+            cx.engine.timers.disarm(Timer::Lag(conn));
             access.on_closed(conn);
             cx.peers.remove(conn);
         }
@@ -162,7 +168,11 @@ fn on_input(
                 work.on_stored(cx, op, result);
             }
         }
-        Input::Answered { ask, answer } => work.on_answered(cx, ask, answer),
+        Input::Answered { ask, answer } => {
+            if let Some(answer) = cx.on_answered(ask, answer) {
+                work.on_answered(cx, ask, answer);
+            }
+        }
         Input::Spawned { proc, result } => work.on_spawned(cx, proc, result),
         Input::Fed { proc, bytes } => work.on_fed(cx, proc, bytes),
         Input::Output { proc, stream, bytes } => work.on_output(cx, proc, stream, bytes),
@@ -190,7 +200,13 @@ fn on_timer(cx: &mut Ctx<'_>, access: &mut Access, work: &mut Work, life: &mut L
         Timer::Interrupt(id) => work.on_interrupt_late(cx, id),
         Timer::AgentIdle(id) => work.on_agent_idle(cx, id),
         Timer::AgentExit(proc) => work.on_exit_late(cx, proc),
-        Timer::Ask(ask) => work.on_ask_late(cx, ask),
+        Timer::Ask(ask) => {
+            if !cx.on_ask_late(ask) {
+                work.on_ask_late(cx, ask);
+            }
+        }
+        Timer::Lag(conn) => cx.on_lag_late(conn),
+        Timer::Prune => cx.prune(),
         Timer::Shutdown => stop(cx, life),
     }
 }
@@ -364,6 +380,7 @@ fn on_call(
         Method::Approvals => work.on_approvals(cx, call),
         Method::Respond => work.on_respond(cx, call, caller, params),
         Method::PolicyTest => work.on_policy_test(cx, call, params),
+        Method::Subscribe => access.on_subscribe(cx, call, params),
     }
 }
 

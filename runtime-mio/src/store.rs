@@ -189,7 +189,7 @@ fn load(db: &Connection, snapshot: &mut Snapshot) -> rusqlite::Result<()> {
     snapshot.name = name;
     snapshot.seq = seq;
     snapshot.unix_high = Unix::from_millis(unix_high);
-    snapshot.journal = journal::id(db)?;
+    snapshot.chapters = journal::chapters(db)?;
     let windows = "SELECT at FROM failed_window ORDER BY n";
     let failed_windows = rows::all(db, windows, (), |row| row.get(0).map(Unix::from_millis))?;
     snapshot.pairing = PairingHistory { failed_windows };

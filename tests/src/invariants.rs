@@ -7,10 +7,11 @@
 //! ```text
 //! said       every frame: who may hear it, and that each request has one answer
 //! secrets    no token but where one is handed out       decisions  nothing is done without a durable decision
-//! limits     nothing grows beyond its limit
+//! limits     nothing grows beyond its limit            heard      durable events: all of them, once, in order
 //! ```
 
 mod decisions;
+mod heard;
 mod limits;
 mod said;
 mod secrets;
@@ -28,6 +29,7 @@ use crate::child::Child;
 use crate::link::Link;
 use crate::machine::CLAUDE;
 use crate::store::Store;
+use heard::{Log, Wish};
 use limits::within;
 use secrets::{bearer, no_token};
 
@@ -54,7 +56,12 @@ struct Peer {
     /// Accepted requests without an answer: id and method.
     open: BTreeMap<String, String>,
     answered: BTreeSet<String>,
-    seq: u64,
+    /// From where the requests without an answer want to go on.
+    wishes: BTreeMap<String, Wish>,
+    /// From where it last wanted to go on.
+    wish: Option<Wish>,
+    /// It has heard all durable events up to this one.
+    heard: Option<u64>,
 }
 
 /// The checks, and what they remember.
@@ -68,6 +75,7 @@ pub struct Invariants {
     revoked: BTreeSet<DeviceId>,
     /// Tokens that were handed out, and to which connection.
     issued: BTreeMap<String, ConnId>,
+    log: Log,
     decided: BTreeMap<ToolCallId, Decision>,
     policy: Policy,
     /// Which calls somebody wanted to be allowed, by what they would do; and how often that was done.
@@ -100,6 +108,7 @@ impl Invariants {
             procs: BTreeMap::new(),
             revoked: BTreeSet::new(),
             issued: BTreeMap::new(),
+            log: Log::new(),
             decided: BTreeMap::new(),
             checked_deeds: BTreeMap::new(),
             audited: 0,
@@ -113,6 +122,7 @@ impl Invariants {
     pub(crate) fn on_restart(&mut self, store: &Store) {
         // A revocation that nobody was told of may be lost.
         self.revoked.retain(|device| store.is_buried(*device));
+        self.log_restored(store);
         self.peers.clear();
         self.ops.clear();
         self.asks.clear();
@@ -133,7 +143,9 @@ impl Invariants {
                     bearer: None,
                     open: BTreeMap::new(),
                     answered: BTreeSet::new(),
-                    seq: 0,
+                    wishes: BTreeMap::new(),
+                    wish: None,
+                    heard: None,
                 };
                 self.peers.insert(*conn, peer);
             }

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use clawd_protocol::access::token::{Secret, TokenDigest};
 use clawd_protocol::audit::{Chain, Line};
 use clawd_protocol::record::{
-    DeviceRecord, EventPage, EventRecord, MessageRecord, PairingHistory, Progress, SessionRecord,
-    ToolCallRecord,
+    Chapter, DeviceRecord, EventPage, EventRecord, MessageRecord, PairingHistory, Progress,
+    SessionRecord, ToolCallRecord,
 };
 use clawd_protocol::{
     Answer, Change, DeviceId, MessageId, Question, SessionId, Snapshot, StoreFault, Sync,
@@ -37,6 +37,8 @@ pub struct Database {
     /// Tool calls, each with its place in the order of first storing.
     pub tool_calls: BTreeMap<ToolCallId, (u64, ToolCallRecord)>,
     calls_ever: u64,
+    /// The chapters of the journal.
+    pub chapters: Vec<Chapter>,
     /// The journal.
     pub events: Vec<EventRecord>,
     /// The number up to which events were forgotten.
@@ -85,8 +87,6 @@ pub struct Store {
     audit_on_disk: (usize, Chain),
     /// The audit log cannot be written, and everything else can.
     is_audit_full: bool,
-    /// The journal's id.
-    pub journal: String,
     token: Secret,
     tombstones: BTreeSet<DeviceId>,
     fault: Option<StoreFault>,
@@ -103,7 +103,6 @@ impl Store {
             chain: Chain::default(),
             audit_on_disk: (0, Chain::default()),
             is_audit_full: false,
-            journal: "journal-1".to_owned(),
             token,
             tombstones: BTreeSet::new(),
             fault: None,
@@ -197,6 +196,11 @@ impl Store {
             Change::Audit(record) => {
                 let line = self.chain.append(record);
                 self.audit.push(line.trim_end().to_owned());
+            }
+            Change::BeginChapter { chapter, count_max } => {
+                self.db.chapters.push(chapter.clone());
+                let over = self.db.chapters.len().saturating_sub(*count_max);
+                self.db.chapters.drain(..over);
             }
             Change::PutEvent(event) => self.db.events.push(event.clone()),
             Change::PruneEvents { before, count_max, bytes_max } => {
@@ -344,7 +348,7 @@ impl Store {
         let digest = TokenDigest::of(self.token.expose());
         let mut snapshot = Snapshot::empty(digest, daemon_id.to_owned());
         snapshot.name.clone_from(&self.db.name);
-        snapshot.journal.clone_from(&self.journal);
+        snapshot.chapters.clone_from(&self.db.chapters);
         snapshot.seq = self.db.seq;
         snapshot.unix_high = self.db.unix_high;
         snapshot.devices = self.db.devices.values().cloned().collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clawd_protocol::access::token::mint_local;
 use clawd_protocol::{Limits, Source, Stream};
-use clawd_tests::client::names;
+use clawd_tests::client::{Event, names};
 use clawd_tests::{Act, Client, LOOPBACK, World};
 use serde_json::json;
 
@@ -135,28 +135,70 @@ fn c3_silent_sockets_do_not_keep_the_owner_out() {
     assert!(is_in, "ten tries within a second");
 }
 
-#[test]
-fn c5_a_reader_that_stalls_is_closed_and_others_lose_nothing() {
-    let mut world = World::new(Limits::tiny());
+/// Two owners, of whom one does not read while the other is told 200 events.
+fn one_stalls(world: &mut World) -> (Client, Client) {
     let owner = world.owner();
     let (stalled, healthy) = (world.owner(), world.owner());
     let session = world.call(owner, "session.create", json!({"repoPath": "/repo"}));
     let session = session.expect("a session")["id"].clone();
     world.events(healthy);
+    world.events(stalled);
     world.stall(stalled.conn);
     for n in 0..200 {
         let params = json!({"sessionId": session, "title": format!("{n:0>150}")});
         world.call(owner, "session.rename", params).expect("renamed");
+        let bytes = world.link(stalled.conn).queued_bytes();
+        assert!(bytes <= world.limits().queue_bytes_events, "{bytes} bytes are queued");
     }
-    assert_eq!(world.close_code(stalled), Some(1013));
+    (stalled, healthy)
+}
+
+fn seqs(events: &[Event], name: &str) -> Vec<u64> {
+    let named = events.iter().filter(|event| event.name == name);
+    named.filter_map(|event| event.params["seq"].as_u64()).collect()
+}
+
+#[test]
+fn c5_a_reader_that_stalls_is_told_of_the_gap_and_others_lose_nothing() {
+    let mut world = World::new(Limits::tiny());
+    let (stalled, healthy) = one_stalls(&mut world);
     let updates = world.events(healthy);
-    let seqs: Vec<_> = updates
-        .iter()
-        .filter(|event| event.name == "session.updated")
-        .filter_map(|event| event.params["seq"].as_u64())
-        .collect();
-    assert_eq!(seqs.len(), 200, "{:?}", names(&updates));
-    assert!(seqs.is_sorted_by(|a, b| a < b));
+    let told = seqs(&updates, "session.updated");
+    assert_eq!(told.len(), 200, "{:?}", names(&updates));
+    assert!(told.is_sorted_by(|a, b| a < b));
+    assert_eq!(world.close_code(stalled), None);
+    world.unstall(stalled.conn);
+    world.settle();
+    let late = world.events(stalled);
+    let got = seqs(&late, "session.updated");
+    assert_eq!(got, told[..got.len()], "what it was sent before is whole");
+    let gap = &late.last().expect("events").params;
+    assert_eq!(late.last().map(|event| &*event.name), Some("events.gap"));
+    assert_eq!(
+        (gap["from"].as_u64(), gap["to"].as_u64()),
+        (got.last().copied(), told.last().copied())
+    );
+}
+
+#[test]
+fn c5_a_reader_that_stalls_for_long_is_closed() {
+    let mut world = World::new(Limits::tiny());
+    let (stalled, healthy) = one_stalls(&mut world);
+    let timeout = world.limits().lag_timeout;
+    world.advance(timeout - Duration::from_secs(1));
+    assert_eq!(world.close_code(stalled), None);
+    world.advance(Duration::from_secs(2));
+    assert_eq!(world.close_code(stalled), Some(1013));
+    assert_eq!(world.close_code(healthy), None);
+}
+
+#[test]
+fn c5_a_reader_that_reads_again_in_time_is_not_closed_later() {
+    let mut world = World::new(Limits::tiny());
+    let (stalled, _) = one_stalls(&mut world);
+    world.unstall(stalled.conn);
+    world.advance(Duration::from_secs(120));
+    assert_eq!(world.close_code(stalled), None);
 }
 
 #[test]

@@ -140,8 +140,8 @@ impl Access {
         let mut audit = of_caller(cx, AuditKind::Revoked, caller, call.conn);
         audit.device = Some(id);
         let changes = vec![Change::Bury(id), Change::PutDevice(record), Change::Audit(audit)];
-        let op = cx.store(changes, Sync::Disk);
-        self.pending.await_(op, After::Revoked { call, notice });
+        let (op, entries) = cx.store_telling(changes, vec![notice], Sync::Disk);
+        self.pending.await_(op, After::Revoked { call, entries });
     }
 
     pub(crate) fn on_device_rename(
@@ -199,8 +199,8 @@ impl Access {
             audit.role = Some(role);
             changes.push(Change::Audit(audit));
         }
-        let op = cx.store(changes, Sync::Disk);
-        self.pending.await_(op, After::Updated { call, id, patch, notice });
+        let (op, entries) = cx.store_telling(changes, vec![notice], Sync::Disk);
+        self.pending.await_(op, After::Updated { call, id, patch, entries });
         if self.role(id) < before {
             self.tell_role(cx, id);
             cx.peers.distrust(id);
@@ -288,21 +288,21 @@ impl Access {
 
     fn on_durable(&mut self, cx: &mut Ctx<'_>, after: After) {
         match after {
-            After::Paired { call, record, token, notice } => {
-                self.on_paired(cx, call, *record, &token, notice);
+            After::Paired { call, record, token, entries } => {
+                self.on_paired(cx, call, *record, &token, entries);
             }
             After::PairingRefused { call } => self.turn_away_call(cx, call),
-            After::Revoked { call, notice } => {
+            After::Revoked { call, entries } => {
                 let conn = call.conn;
                 cx.answer(call, &Revoked { revoked: true });
                 close_revoked(cx, conn);
-                cx.tell(notice);
+                cx.tell(entries);
             }
-            After::Updated { call, id, patch, notice } => {
+            After::Updated { call, id, patch, entries } => {
                 self.devices.patch(id, &patch);
                 self.tell_role(cx, id);
                 cx.answer(call, &Done { ok: true });
-                cx.tell(notice);
+                cx.tell(entries);
             }
             After::Rotated { call, id, patch, token } => {
                 self.devices.patch(id, &patch);

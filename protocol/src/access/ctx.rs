@@ -12,8 +12,8 @@ use crate::contract::error::StoreFault;
 use crate::contract::id::{AskId, OpId};
 use crate::contract::input::Source;
 use crate::contract::note::Note;
-use crate::engine::Engine;
-use crate::wire::event::{Event, Notice};
+use crate::engine::{Engine, Entry};
+use crate::wire::event::Notice;
 use crate::wire::rpc::RpcError;
 
 /// See the module.
@@ -26,7 +26,17 @@ pub(crate) struct Ctx<'a> {
 
 impl Ctx<'_> {
     pub(crate) fn store(&mut self, changes: Vec<Change>, sync: Sync) -> OpId {
-        self.engine.store(changes, sync, self.fx)
+        self.store_telling(changes, Vec::new(), sync).0
+    }
+
+    /// Stores changes and the events that tell of them.
+    pub(crate) fn store_telling(
+        &mut self,
+        changes: Vec<Change>,
+        notices: Vec<Notice>,
+        sync: Sync,
+    ) -> (OpId, Vec<Entry>) {
+        self.engine.store(changes, notices, sync, self.fx)
     }
 
     pub(crate) fn ask(&mut self, question: Question) -> AskId {
@@ -76,17 +86,5 @@ impl Ctx<'_> {
 
     pub(crate) fn reply<R: Serialize>(&mut self, call: Call, result: Result<R, RpcError>) {
         self.peers.reply(call, result, self.fx);
-    }
-
-    /// Tells everybody entitled of what is durable.
-    pub(crate) fn tell(&mut self, notice: Notice) {
-        self.engine.on_told(&notice);
-        self.peers.tell(notice, &self.engine.config.limits, self.fx);
-    }
-
-    /// Tells everybody entitled who keeps up of what passes.
-    pub(crate) fn tell_in_passing(&mut self, event: &Event<'_>) {
-        let notice = self.engine.passing(event);
-        self.peers.tell_in_passing(notice, &self.engine.config.limits, self.fx);
     }
 }

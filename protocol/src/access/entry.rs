@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Access;
 use super::ctx::Ctx;
+use super::hearing::From;
 use super::limiter::{Key, When};
 use super::peers::{Caller, Phase, Who, close};
 use super::token::Secret;
@@ -40,6 +41,9 @@ struct Welcome<'a> {
     version: &'a str,
     protocol_version: u32,
     cursor: u64,
+    journal: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed: Option<bool>,
 }
 
 /// The result of `daemon.ping`.
@@ -128,13 +132,21 @@ impl Access {
             let refusal = unauthorized(request.id.unwrap_or("null"));
             return self.turn_away_for(cx, conn, refusal, Doubt::about(token.as_ref()));
         };
+        let id = request.id.map(RpcId::new);
+        let from = match From::read(request) {
+            Ok(from) => from,
+            Err(error) => return cx.peers.send(conn, rpc::error(id.as_ref(), &error), cx.fx),
+        };
         // Known first, answered second: no event falls in between.
         self.welcome(cx, conn, caller);
-        if let Some(id) = request.id.map(RpcId::new) {
-            let text = rpc::result(&id, &self.welcome_view(cx, caller));
+        let known = cx.hear_from(conn, from.as_ref());
+        if let Some(id) = id {
+            let replayed = from.map(|_| known.is_ok());
+            let text = rpc::result(&id, &self.welcome_view(cx, caller, replayed));
             cx.peers.send(conn, text, cx.fx);
         }
         self.greet(cx, conn);
+        cx.go_on(conn, known);
     }
 
     /// `daemon.auth` of somebody known: fine with the same identity, the end with any other (security A5).
@@ -147,15 +159,27 @@ impl Access {
     ) {
         let conn = call.conn;
         match presented(request).and_then(|token| self.recognise(cx, conn, &token)) {
-            Some(again) if again.who == caller.who => {
-                let view = serde_json::value::to_raw_value(&self.welcome_view(cx, caller)).ok();
-                cx.answer(call, &view);
-            }
+            Some(again) if again.who == caller.who => match From::read(request) {
+                Ok(from) => {
+                    let known = cx.hear_from(conn, from.as_ref());
+                    let replayed = from.map(|_| known.is_ok());
+                    let view = self.welcome_view(cx, caller, replayed);
+                    let view = serde_json::value::to_raw_value(&view).ok();
+                    cx.answer(call, &view);
+                    cx.go_on(conn, known);
+                }
+                Err(error) => cx.refuse(call, &error),
+            },
             Some(_) | None => cx.peers.kick(conn, cx.fx),
         }
     }
 
-    fn welcome_view<'a>(&'a self, cx: &'a Ctx<'_>, caller: Caller) -> Welcome<'a> {
+    fn welcome_view<'a>(
+        &'a self,
+        cx: &'a Ctx<'_>,
+        caller: Caller,
+        replayed: Option<bool>,
+    ) -> Welcome<'a> {
         Welcome {
             authenticated: true,
             role: caller.role,
@@ -167,6 +191,8 @@ impl Access {
             version: &cx.engine.config.version,
             protocol_version: 1,
             cursor: cx.engine.cursor(),
+            journal: cx.engine.chapter(),
+            replayed,
         }
     }
 
@@ -186,9 +212,8 @@ impl Access {
 
     /// `daemon.ready`, once, to the one who has just come in.
     pub(super) fn greet(&self, cx: &mut Ctx<'_>, conn: ConnId) {
-        let ready = Event::Ready { version: &cx.engine.config.version, port: cx.engine.port };
-        let notice = cx.engine.passing(&ready);
-        cx.peers.send(conn, notice.text, cx.fx);
+        let version = cx.engine.config.version.clone();
+        cx.tell_one(conn, &Event::Ready { version: &version, port: cx.engine.port });
     }
 
     /// The silence of a stranger has lasted too long.

@@ -5,6 +5,7 @@ pub(crate) mod ctx;
 mod devices;
 pub(crate) mod doorstep;
 mod entry;
+mod hearing;
 mod limiter;
 mod pairing;
 mod pairing_calls;
@@ -16,13 +17,14 @@ pub(crate) mod witness;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::contract::id::{ConnId, DeviceId, OpId};
 use crate::contract::limits::Limits;
 use crate::contract::record::{DeviceRecord, Role};
 use crate::contract::snapshot::Snapshot;
+use crate::engine::Entry;
 use crate::engine::pending::Pending;
-use crate::wire::event::Notice;
 use ctx::Ctx;
 use devices::{Devices, Patch};
 use limiter::{Failures, Strangers};
@@ -61,13 +63,13 @@ struct OldLocal {
 #[derive(Debug)]
 enum After {
     /// The device exists: hand out its token.
-    Paired { call: Call, record: Box<DeviceRecord>, token: Secret, notice: Notice },
+    Paired { call: Call, record: Box<DeviceRecord>, token: Secret, entries: Vec<Entry> },
     /// The failed window is written down: refuse.
     PairingRefused { call: Call },
     /// The revocation is written down.
-    Revoked { call: Call, notice: Notice },
+    Revoked { call: Call, entries: Vec<Entry> },
     /// The device's record is written down.
-    Updated { call: Call, id: DeviceId, patch: Patch, notice: Notice },
+    Updated { call: Call, id: DeviceId, patch: Patch, entries: Vec<Entry> },
     /// The device's next token is written down.
     Rotated { call: Call, id: DeviceId, patch: Patch, token: Secret },
     /// The local token's file is replaced.

@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use serde::Serialize;
 
@@ -23,8 +24,8 @@ use crate::contract::effect::{Change, Effect, Sync};
 use crate::contract::id::{ConnId, DeviceId};
 use crate::contract::record::{AuditKind, DeviceRecord, Role};
 use crate::contract::time::Now;
-use crate::engine::Timer;
-use crate::wire::event::{Event, Notice};
+use crate::engine::{Entry, Timer};
+use crate::wire::event::Event;
 use crate::wire::params::Params;
 use crate::wire::rpc::{self, Request, RpcError, RpcId};
 
@@ -294,8 +295,8 @@ impl Access {
         audit.device = Some(device);
         audit.role = Some(record.role);
         let changes = vec![Change::PutDevice(record.clone()), Change::Audit(audit)];
-        let op = cx.store(changes, Sync::Disk);
-        let after = After::Paired { call, record: Box::new(record), token, notice };
+        let (op, entries) = cx.store_telling(changes, vec![notice], Sync::Disk);
+        let after = After::Paired { call, record: Box::new(record), token, entries };
         self.pending.await_(op, after);
     }
 
@@ -327,7 +328,7 @@ impl Access {
         call: Call,
         record: DeviceRecord,
         token: &token::Secret,
-        notice: Notice,
+        entries: Vec<Entry>,
     ) {
         let conn = call.conn;
         let caller = Caller { who: Who::Device(record.id), role: record.role };
@@ -355,7 +356,7 @@ impl Access {
             cx.fx.push(Effect::Resume { conn });
             self.greet(cx, conn);
         }
-        cx.tell(notice);
+        cx.tell(entries);
         self.progress(cx, "paired", &record.name);
     }
 }

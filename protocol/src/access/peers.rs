@@ -1,7 +1,7 @@
 //! The connections: who each one is, what it still waits for, how much is queued for it.
 //!
-//! Owns the table of peers, every answer and every event on its way out, and back-pressure (security C5, C6); refuses to
-//! know tokens and sessions. Invariants: an accepted request gets one answer or its connection closes; a peer that is
+//! Owns the table of peers, every answer on its way out, and back-pressure (security C5, C6); refuses to know tokens and
+//! sessions, and leaves events to `hearing`. Invariants: an accepted request gets one answer or its connection closes; a peer that is
 //! closing is sent nothing more.
 //!
 //! | phase | may go to | on |
@@ -18,13 +18,14 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use crate::contract::effect::{Effect, Effects, To};
-use crate::contract::id::{ConnId, DeviceId};
+use super::hearing::{Hearing, PageOf};
+use crate::contract::effect::{Effect, Effects};
+use crate::contract::id::{AskId, ConnId, DeviceId};
 use crate::contract::input::Source;
 use crate::contract::limits::Limits;
 use crate::contract::record::Role;
 use crate::contract::time::Instant;
-use crate::wire::event::Notice;
+use crate::engine::pending::Pending;
 use crate::wire::rpc::{self, RpcError, RpcId};
 
 /// Who somebody is.
@@ -108,7 +109,12 @@ pub(crate) struct Peer {
     pub(crate) is_proxied: bool,
     /// Messages that it sent as a stranger.
     pub(crate) strange_messages: u8,
-    queued_bytes: usize,
+    pub(super) queued_bytes: usize,
+    pub(super) hearing: Hearing,
+    /// It wants what is new of a streaming text, rather than all of it each time.
+    pub(crate) wants_deltas: bool,
+    /// A page of the journal was asked for; there is one at a time.
+    pub(super) has_page_coming: bool,
     in_flight: Vec<(Option<RpcId>, Option<u64>)>,
     batches: BTreeMap<u64, Batch>,
     /// Costly calls: when the last of its burst will have been paid back.
@@ -146,7 +152,11 @@ pub(crate) mod close {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    table: BTreeMap<ConnId, Peer>,
+    pub(super) table: BTreeMap<ConnId, Peer>,
+    /// Pages of the journal that were asked for.
+    pub(super) pages: Pending<AskId, PageOf>,
+    /// Who has just gone live: what streams is shown to them.
+    pub(super) caught_up: Vec<ConnId>,
     /// Devices that have just been revoked, or may do less than before: what they allowed is looked at again.
     distrusted: Vec<DeviceId>,
     next_batch: u64,
@@ -159,6 +169,8 @@ impl Peers {
     pub(crate) const fn new(queue_bytes_max: usize) -> Self {
         Self {
             table: BTreeMap::new(),
+            pages: Pending::new(),
+            caught_up: Vec::new(),
             distrusted: Vec::new(),
             next_batch: 0,
             speaker: None,
@@ -174,6 +186,9 @@ impl Peers {
             is_proxied: false,
             strange_messages: 0,
             queued_bytes: 0,
+            hearing: Hearing::Live,
+            wants_deltas: false,
+            has_page_coming: false,
             in_flight: Vec::new(),
             batches: BTreeMap::new(),
             costly_until: Instant::ZERO,
@@ -204,12 +219,6 @@ impl Peers {
     /// Authenticated connections.
     pub(crate) fn known(&self) -> impl Iterator<Item = (ConnId, Caller)> {
         self.table.iter().filter_map(|(conn, peer)| Some((*conn, peer.caller()?)))
-    }
-
-    pub(crate) fn flushed(&mut self, conn: ConnId, bytes: usize) {
-        if let Some(peer) = self.table.get_mut(&conn) {
-            peer.queued_bytes = peer.queued_bytes.saturating_sub(bytes);
-        }
     }
 
     /// From now on this one's message is handled; or nobody's.
@@ -356,45 +365,6 @@ impl Peers {
         }
         peer.queued_bytes = queued;
         fx.send(conn, text);
-    }
-
-    // --- events -------------------------------------------------------------------------------------------------
-
-    /// Tells everybody entitled. One who does not read is closed rather than waited for (security C5).
-    pub(crate) fn tell(&mut self, notice: Notice, limits: &Limits, fx: &mut Effects) {
-        self.fan_out(notice, limits.queue_bytes_max, true, fx);
-    }
-
-    /// Tells everybody entitled who keeps up; the others get a later one.
-    pub(crate) fn tell_in_passing(&mut self, notice: Notice, limits: &Limits, fx: &mut Effects) {
-        self.fan_out(notice, limits.queue_bytes_soft, false, fx);
-    }
-
-    fn fan_out(&mut self, notice: Notice, bytes_max: usize, must_keep_up: bool, fx: &mut Effects) {
-        let mut to = Vec::new();
-        let mut lagging = Vec::new();
-        for (conn, peer) in &mut self.table {
-            let Phase::Known(caller) = peer.phase else { continue };
-            if caller.role < notice.least_role {
-                continue;
-            }
-            let queued = peer.queued_bytes.saturating_add(notice.text.len());
-            // One message larger than the bound may pass an empty queue, or it could never be told.
-            if queued > bytes_max && peer.queued_bytes > 0 {
-                lagging.push(*conn);
-                continue;
-            }
-            peer.queued_bytes = queued;
-            to.push(*conn);
-        }
-        if !to.is_empty() {
-            fx.push(Effect::Send { to: To::Many(to), text: notice.text });
-        }
-        if must_keep_up {
-            for conn in lagging {
-                self.close(conn, close::TRY_AGAIN_LATER, "lagging", fx);
-            }
-        }
     }
 
     // --- the end ------------------------------------------------------------------------------------------------

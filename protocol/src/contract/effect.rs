@@ -10,7 +10,7 @@ use core::time::Duration;
 use super::id::{ApprovalId, AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId};
 use super::note::Note;
 use super::record::{
-    AuditRecord, DeviceRecord, EventRecord, MessageRecord, PairingHistory, SessionRecord,
+    AuditRecord, Chapter, DeviceRecord, EventRecord, MessageRecord, PairingHistory, SessionRecord,
     ToolCallRecord,
 };
 use super::time::Unix;
@@ -183,6 +183,13 @@ pub enum Change {
     /// Append to the audit log. It comes before all else of the operation: what cannot be written down does not
     /// happen (security H8).
     Audit(AuditRecord),
+    /// Begin a chapter of the journal.
+    BeginChapter {
+        /// The chapter.
+        chapter: Chapter,
+        /// How many are kept, with this one: the newest.
+        count_max: usize,
+    },
     /// Append the event to the journal. Its number is greater than that of every event before it.
     PutEvent(EventRecord),
     /// Forget the oldest events, and remember the number up to which that was done.

@@ -186,6 +186,7 @@ answers! {
     tool_calls: ToolCalls(Vec<ToolCallRecord>),
     tool_call: ToolCall(Option<Box<ToolCallRecord>>),
     audit: Audit(Vec<String>),
+    events: Events(EventPage),
     probe: Probe(Result<Probe, ProgramFault>),
 }
 

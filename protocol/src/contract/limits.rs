@@ -149,6 +149,8 @@ pub struct Limits {
     pub prune_every: Duration,
     /// after so many new ones, whichever comes first.
     pub prune_after: u32,
+    /// Chapters of the journal, one for each life of the daemon, whose numbers are understood.
+    pub journal_chapters_max: usize,
     /// Events read at once for one who was away.
     pub replay_page_max: usize,
     /// Bytes of text read at once for one who was away; at least one event is always told.
@@ -231,6 +233,7 @@ impl Default for Limits {
             journal_age: Duration::from_secs(14 * DAY),
             prune_every: Duration::from_secs(3600),
             prune_after: 1000,
+            journal_chapters_max: 64,
             replay_page_max: 256,
             replay_page_bytes_max: 256 * 1024,
             replay_timeout: Duration::from_secs(30),
@@ -281,6 +284,7 @@ impl Limits {
             journal_events_max: 32,
             journal_bytes_max: 16 * 1024,
             prune_after: 8,
+            journal_chapters_max: 3,
             replay_page_max: 3,
             replay_page_bytes_max: 1024,
             ..Self::default()

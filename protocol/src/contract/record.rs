@@ -287,6 +287,16 @@ pub struct PairingHistory {
     pub failed_windows: Vec<Unix>,
 }
 
+/// What one life of the daemon adds to the journal. A number that was told counts in its own chapter only: a loss of power
+/// or an old backup may take events that were told, and their numbers are then used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chapter {
+    /// Its id, random.
+    pub id: String,
+    /// The last event number before it.
+    pub start: u64,
+}
+
 /// An event as it was told, kept so that it can be told again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRecord {

@@ -7,7 +7,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::id::DeviceId;
-use super::record::{DeviceRecord, MessageRecord, PairingHistory, SessionRecord, ToolCallRecord};
+use super::record::{
+    Chapter, DeviceRecord, MessageRecord, PairingHistory, SessionRecord, ToolCallRecord,
+};
 use super::time::Unix;
 use crate::access::token::TokenDigest;
 
@@ -20,8 +22,8 @@ pub struct Snapshot {
     pub daemon_id: String,
     /// The name its owner gave it.
     pub name: Option<String>,
-    /// The journal's own id, random, made with the database: a number counts in its own journal only.
-    pub journal: String,
+    /// The last chapters of the journal, oldest first.
+    pub chapters: Vec<Chapter>,
     /// The last event number that was used.
     pub seq: u64,
     /// The latest wall-clock time ever stored: a clock set back revives nobody (E3).
@@ -46,9 +48,9 @@ impl Snapshot {
     pub fn empty(local_token: TokenDigest, daemon_id: String) -> Self {
         Self {
             local_token,
-            journal: daemon_id.clone(),
             daemon_id,
             name: None,
+            chapters: Vec::new(),
             seq: 0,
             unix_high: Unix::default(),
             devices: Vec::new(),

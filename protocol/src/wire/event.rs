@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::view::{ApprovalView, DeviceEventView, MessageView, SessionView, ToolCallView};
 use crate::contract::id::{ApprovalId, MessageId, SessionId, ToolCallId};
-use crate::contract::record::{DecisionKind, Progress, Role, SessionStatus};
+use crate::contract::record::{DecisionKind, EventRecord, Progress, Role, SessionStatus};
+use crate::contract::time::Unix;
 
 /// One event, borrowed from what it tells of.
 #[derive(Debug, Serialize)]
@@ -46,6 +47,13 @@ pub(crate) enum Event<'a> {
         content: &'a str,
         status: Progress,
     },
+    /// Instead of `MessageUpdated` for those who asked: keep the first `offset` bytes, add `text`.
+    MessageDelta {
+        session_id: SessionId,
+        message_id: MessageId,
+        offset: usize,
+        text: &'a str,
+    },
     ToolCallCreated {
         session_id: SessionId,
         tool_call: ToolCallView<'a>,
@@ -79,6 +87,16 @@ pub(crate) enum Event<'a> {
         state: &'a str,
         detail: &'a str,
     },
+    /// Events after `from`, up to `to`, were not sent to one who did not read.
+    Gap {
+        from: u64,
+        to: u64,
+    },
+    /// What was missed cannot be told: it goes on after `cursor`.
+    Reset {
+        reason: &'static str,
+        cursor: u64,
+    },
 }
 
 impl Event<'_> {
@@ -91,6 +109,7 @@ impl Event<'_> {
             Self::StatusChanged { .. } => "session.statusChanged",
             Self::MessageCreated { .. } => "session.messageCreated",
             Self::MessageUpdated { .. } => "session.messageUpdated",
+            Self::MessageDelta { .. } => "session.messageDelta",
             Self::ToolCallCreated { .. } => "session.toolCallCreated",
             Self::ToolCallUpdated { .. } => "session.toolCallUpdated",
             Self::ApprovalRequested { .. } => "tool.approvalRequested",
@@ -99,6 +118,8 @@ impl Event<'_> {
             Self::DeviceRevoked(_) => "device.revoked",
             Self::DeviceUpdated(_) => "device.updated",
             Self::PairingProgress { .. } => "pairing.progress",
+            Self::Gap { .. } => "events.gap",
+            Self::Reset { .. } => "events.reset",
         }
     }
 
@@ -113,18 +134,46 @@ impl Event<'_> {
             | Self::StatusChanged { .. }
             | Self::MessageCreated { .. }
             | Self::MessageUpdated { .. }
+            | Self::MessageDelta { .. }
             | Self::ToolCallCreated { .. }
             | Self::ToolCallUpdated { .. }
             | Self::ApprovalRequested { .. }
             | Self::ApprovalResolved { .. }
             | Self::DevicePaired(_)
             | Self::DeviceRevoked(_)
-            | Self::DeviceUpdated(_) => Role::Read,
+            | Self::DeviceUpdated(_)
+            | Self::Gap { .. }
+            | Self::Reset { .. } => Role::Read,
+        }
+    }
+
+    /// The session with which it is forgotten. That a session was deleted is not.
+    const fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::SessionCreated { session } | Self::SessionUpdated { session } => {
+                Some(session.id())
+            }
+            Self::StatusChanged { session_id, .. }
+            | Self::MessageCreated { session_id, .. }
+            | Self::MessageUpdated { session_id, .. }
+            | Self::MessageDelta { session_id, .. }
+            | Self::ToolCallCreated { session_id, .. }
+            | Self::ToolCallUpdated { session_id, .. }
+            | Self::ApprovalResolved { session_id, .. } => Some(*session_id),
+            Self::ApprovalRequested { approval, .. } => Some(approval.session_id()),
+            Self::Ready { .. }
+            | Self::SessionDeleted { .. }
+            | Self::DevicePaired(_)
+            | Self::DeviceRevoked(_)
+            | Self::DeviceUpdated(_)
+            | Self::PairingProgress { .. }
+            | Self::Gap { .. }
+            | Self::Reset { .. } => None,
         }
     }
 
     /// The notification, with the event's number.
-    pub(crate) fn text(&self, seq: u64) -> String {
+    fn text(&self, seq: u64) -> String {
         #[derive(Serialize)]
         struct Numbered<'a, T> {
             #[serde(flatten)]
@@ -148,5 +197,28 @@ impl Event<'_> {
 pub(crate) struct Notice {
     pub(crate) seq: u64,
     pub(crate) least_role: Role,
+    pub(crate) session: Option<SessionId>,
     pub(crate) text: String,
+}
+
+impl Notice {
+    pub(crate) fn new(event: &Event<'_>, seq: u64) -> Self {
+        Self {
+            seq,
+            least_role: event.least_role(),
+            session: event.session(),
+            text: event.text(seq),
+        }
+    }
+
+    /// As it is kept.
+    pub(crate) fn record(&self, at: Unix) -> EventRecord {
+        EventRecord {
+            seq: self.seq,
+            at,
+            least_role: self.least_role,
+            session: self.session,
+            text: self.text.clone(),
+        }
+    }
 }

@@ -84,6 +84,7 @@ methods! {
     Approvals       "approval.list"         From(Read);
     Respond         "approval.respond"      From(Approve);
     PolicyTest      "policy.test"           From(Read);
+    Subscribe       "events.subscribe"      From(Read);
 }
 
 impl Method {

@@ -78,7 +78,12 @@ impl<'a> Params<'a> {
 
     /// A boolean; `false` if not given.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, RpcError> {
-        Ok(self.typed(name, "must be true or false")?.unwrap_or(false))
+        Ok(self.maybe_flag(name)?.unwrap_or(false))
+    }
+
+    /// A boolean, if given.
+    pub(crate) fn maybe_flag(&self, name: &str) -> Result<Option<bool>, RpcError> {
+        self.typed(name, "must be true or false")
     }
 
     /// Texts by name, if given: the names as sent, each once.

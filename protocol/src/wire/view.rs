@@ -86,6 +86,10 @@ impl<'a> SessionView<'a> {
             usage: record.usage.into(),
         }
     }
+
+    pub(crate) const fn id(&self) -> SessionId {
+        self.id
+    }
 }
 
 /// A message.
@@ -210,6 +214,10 @@ pub(crate) struct ApprovalView<'a> {
 }
 
 impl<'a> ApprovalView<'a> {
+    pub(crate) const fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
     pub(crate) fn new(session_title: &'a str, record: &'a ToolCallRecord) -> Self {
         Self {
             approval_id: record.approval,

@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use super::approval::{Fate, end_calls};
 use super::session::{Session, new_conversation};
+use super::stream::Streamed;
 use super::{After, Then, Work, status_changed};
 use crate::access::ctx::Ctx;
 use crate::agent::Provider;
 use crate::agent::event::{Outcome, TurnEnd};
 use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{ProcId, SessionId};
-use crate::contract::record::{Progress, SessionStatus};
+use crate::contract::record::{MessageRecord, Progress, SessionStatus};
 use crate::engine::Timer;
 use crate::wire::event::Event;
 use crate::wire::rpc::RpcError;
@@ -99,6 +100,7 @@ impl Work {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut turn) = session.turn.take() else { return };
         session.is_dirty = false;
+        session.streamed = Streamed::default();
         let at = cx.engine.now.unix;
         cx.engine.timers.disarm(Timer::Stream(id));
         cx.engine.timers.disarm(Timer::Interrupt(id));
@@ -124,12 +126,7 @@ impl Work {
                 turn.message.metadata = error_metadata(kind, why, hint);
             }
         }
-        notices.push(cx.engine.number(&Event::MessageUpdated {
-            session_id: id,
-            message_id: turn.message.id,
-            content: &turn.message.content,
-            status: turn.message.status,
-        }));
+        notices.push(cx.engine.number(&updated(&turn.message)));
         let record = &mut session.record;
         let previous = record.status;
         record.updated_at = at;
@@ -172,6 +169,7 @@ impl Work {
         if session.turn.take().is_none() {
             return;
         }
+        session.streamed = Streamed::default();
         let mut changes = Vec::new();
         end_calls(cx, session, Fate::TurnEnded, &mut changes, &mut Vec::new());
         self.tell_lost(cx, id, error);
@@ -193,6 +191,16 @@ impl Work {
             waiting_for: None,
             reason: Some(&error.message),
         });
+    }
+}
+
+/// That a message has ended as it is now.
+pub(super) fn updated(record: &MessageRecord) -> Event<'_> {
+    Event::MessageUpdated {
+        session_id: record.session,
+        message_id: record.id,
+        content: &record.content,
+        status: record.status,
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `session` | create, list, rename, delete, pause |
 //! | `send` | a message comes in and a turn begins |
 //! | `turn` | the agent talks |
+//! | `stream` | what is being written, to those who watch |
 //! | `ending` | the turn ends |
 //! | `approval` | a tool waits for a person |
 //! | `host` | agent processes: start, feed, stop |
@@ -25,6 +26,7 @@ mod policy;
 mod provider;
 mod send;
 mod session;
+mod stream;
 mod turn;
 
 use alloc::boxed::Box;
@@ -43,10 +45,10 @@ use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::error::StoreFault;
 use crate::contract::id::{AskId, DeviceId, OpId, ProcId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
-use crate::contract::record::{Progress, Role, SessionRecord, SessionStatus};
+use crate::contract::record::{MessageRecord, Progress, Role, SessionRecord, SessionStatus};
 use crate::contract::snapshot::Snapshot;
-use crate::engine::Timer;
 use crate::engine::pending::Pending;
+use crate::engine::{Entry, Timer};
 use crate::wire::event::{Event, Notice};
 use crate::wire::rpc::RpcError;
 use crate::wire::view::SessionView;
@@ -62,13 +64,30 @@ pub(crate) struct Work {
     sessions: BTreeMap<SessionId, Session>,
     agents: BTreeMap<ProcId, Agent>,
     providers: Providers,
-    stored: Pending<OpId, (After, Untold)>,
+    stored: Pending<OpId, Kept>,
     asked: Pending<AskId, Asked>,
     /// What the daemon's last life left open, to be written down as ended.
-    leftovers: Vec<Change>,
+    leftovers: Leftovers,
     audited: Audited,
     /// The daemon is about to end: no agent is started any more.
     is_ending: bool,
+}
+
+/// What a life of the daemon left open, as it has ended.
+#[derive(Debug, Default)]
+struct Leftovers {
+    messages: Vec<MessageRecord>,
+    sessions: Vec<SessionRecord>,
+}
+
+/// What waits for the store.
+#[derive(Debug)]
+struct Kept {
+    after: After,
+    /// The events that are told if it is stored.
+    entries: Vec<Entry>,
+    /// What is taken back if it is not.
+    untold: Untold,
 }
 
 /// What to do once a change is stored: answer, tell, go on.
@@ -77,6 +96,7 @@ struct After {
     /// Whose streaming text waits for it.
     session: Option<SessionId>,
     reply: Option<(Call, Box<RawValue>)>,
+    /// What is told once it is stored.
     notices: Vec<Notice>,
     then: Then,
 }
@@ -128,7 +148,7 @@ impl Work {
             providers: Providers::default(),
             stored: Pending::new(),
             asked: Pending::new(),
-            leftovers: Vec::new(),
+            leftovers: Leftovers::default(),
             audited: Audited::restored(&snapshot.open_tool_calls),
             is_ending: false,
         };
@@ -141,7 +161,7 @@ impl Work {
         for mut record in core::mem::take(&mut snapshot.sessions) {
             if record.status == SessionStatus::Running {
                 record.status = SessionStatus::Idle;
-                self.leftovers.push(Change::PutSession(record.clone()));
+                self.leftovers.sessions.push(record.clone());
             }
             self.sessions.insert(record.id, Session::new(record));
         }
@@ -152,7 +172,7 @@ impl Work {
                 "the daemon ended while this was being written",
                 "send the message again to go on",
             );
-            self.leftovers.push(Change::PutMessage(message));
+            self.leftovers.messages.push(message);
         }
         let is_trusted = |by: &str| match by.parse::<DeviceId>() {
             Ok(id) => snapshot.devices.iter().any(|device| {
@@ -169,29 +189,43 @@ impl Work {
         }
     }
 
-    /// Writes down what the last life left open, and goes on with what can be gone on with.
+    /// Writes down what the last life left open, tells those who come back that it has ended, and goes on with what can be
+    /// gone on with.
     pub(crate) fn on_started(&mut self, cx: &mut Ctx<'_>) {
-        if !self.leftovers.is_empty() {
-            let changes = core::mem::take(&mut self.leftovers);
-            self.store(cx, changes, Sync::Process, After::default());
+        let Leftovers { messages, sessions } = core::mem::take(&mut self.leftovers);
+        let mut changes = Vec::new();
+        let mut notices = Vec::new();
+        for message in messages {
+            notices.push(cx.engine.number(&ending::updated(&message)));
+            changes.push(Change::PutMessage(message));
+        }
+        for record in sessions {
+            let reason = Some("the daemon ended during this turn");
+            notices.push(status_changed(cx, &record, SessionStatus::Running, None, reason));
+            changes.push(Change::PutSession(record));
+        }
+        if !changes.is_empty() {
+            let after = After { notices, ..After::default() };
+            self.store(cx, changes, Sync::Process, after);
         }
         self.take_up(cx);
     }
 
     // --- storing ------------------------------------------------------------------------------------------------
 
-    fn store(&mut self, cx: &mut Ctx<'_>, mut changes: Vec<Change>, sync: Sync, after: After) {
+    fn store(&mut self, cx: &mut Ctx<'_>, mut changes: Vec<Change>, sync: Sync, mut after: After) {
         let provider = |id| Some(self.sessions.get(&id)?.record.provider.clone());
         let untold = self.audited.add_records(cx, &mut changes, provider);
         if let Some(session) = after.session.and_then(|id| self.sessions.get_mut(&id)) {
             session.ops = session.ops.saturating_add(1);
         }
-        let op = cx.store(changes, sync);
-        self.stored.await_(op, (after, untold));
+        let notices = core::mem::take(&mut after.notices);
+        let (op, entries) = cx.store_telling(changes, notices, sync);
+        self.stored.await_(op, Kept { after, entries, untold });
     }
 
     pub(crate) fn on_stored(&mut self, cx: &mut Ctx<'_>, op: OpId, result: Result<(), StoreFault>) {
-        let Some((after, untold)) = self.stored.take(&op) else { return };
+        let Some(Kept { after, entries, untold }) = self.stored.take(&op) else { return };
         if let Some(session) = after.session.and_then(|id| self.sessions.get_mut(&id)) {
             session.ops = session.ops.saturating_sub(1);
         }
@@ -202,9 +236,7 @@ impl Work {
         if let Some((call, result)) = after.reply {
             cx.answer(call, &result);
         }
-        for notice in after.notices {
-            cx.tell(notice);
-        }
+        cx.tell(entries);
         match after.then {
             Then::Nothing | Then::Changed(..) | Then::Deleted(_) | Then::Greet(_, None) => {}
             Then::Ended(id) => self.revive(cx, id),

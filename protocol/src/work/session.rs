@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::approval::{Fate, OpenCall, end_calls};
 use super::provider::{Waiter, named};
 use super::send;
+use super::stream::Streamed;
 use super::turn::Turn;
 use super::{After, Asked, Before, Then, Work, raw, status_changed, view};
 use crate::access::account::empty;
@@ -60,6 +61,8 @@ pub(super) struct Session {
     /// There is text that was not streamed yet.
     pub(super) is_dirty: bool,
     pub(super) streamed_at: Option<Instant>,
+    /// What was streamed last, and to whom.
+    pub(super) streamed: Streamed,
 }
 
 impl Session {
@@ -79,6 +82,7 @@ impl Session {
             ops: 0,
             is_dirty: false,
             streamed_at: None,
+            streamed: Streamed::new(),
         }
     }
 

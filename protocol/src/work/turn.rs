@@ -259,12 +259,7 @@ impl Work {
         }
         session.is_dirty = false;
         session.streamed_at = Some(now);
-        cx.tell_in_passing(&Event::MessageUpdated {
-            session_id: id,
-            message_id: turn.message.id,
-            content: &turn.text(),
-            status: Progress::Streaming,
-        });
+        session.streamed.tell(cx, id, turn.message.id, turn.text());
     }
 
     pub(crate) fn on_stream_due(&mut self, cx: &mut Ctx<'_>, id: SessionId) {

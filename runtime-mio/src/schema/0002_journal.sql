@@ -1,15 +1,20 @@
 -- The journal: every durable event as it was told, so that it can be told again to those who were away.
 
--- Exactly one row. `id` is made with the database: an event's number counts in its own journal only. All events up to
--- `forgotten` may be gone; those from before this table never were in it.
+-- Exactly one row. All events up to `forgotten` may be gone; those from before this table never were in it.
 CREATE TABLE journal (
   one        INTEGER PRIMARY KEY CHECK (one = 1),
-  id         TEXT    NOT NULL,
   forgotten  INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO journal (one, id, forgotten)
-VALUES (1, lower(hex(randomblob(16))), ifnull((SELECT seq FROM meta), 0));
+INSERT INTO journal (one, forgotten) VALUES (1, ifnull((SELECT seq FROM meta), 0));
+
+-- One chapter for each life of the daemon, the last ones: it begins after event `start`. What one chapter told ends where
+-- the next begins, whatever its readers have seen.
+CREATE TABLE chapter (
+  n      INTEGER PRIMARY KEY,
+  id     TEXT    NOT NULL,
+  start  INTEGER NOT NULL
+) STRICT;
 
 -- `nth` and `bytes_end` only rise: how many events and bytes of text were written up to this one. What is over a bound is
 -- found from the oldest end, by looking at what goes and at nothing else.

@@ -3,14 +3,22 @@
 //! Owns the statements that append, read and forget events; refuses to know who is told of them. Invariants: numbers
 //! rise; what was forgotten is remembered as a number, so that nobody mistakes a hole for silence.
 
-use clawd_protocol::record::{EventPage, EventRecord, Role};
+use clawd_protocol::record::{Chapter, EventPage, EventRecord, Role};
 use clawd_protocol::{SessionId, Unix};
 use rusqlite::{Connection, OptionalExtension, Result, Row, named_params};
 
 use super::rows;
 
-pub(super) fn id(db: &Connection) -> Result<String> {
-    db.query_row("SELECT id FROM journal", (), |row| row.get(0))
+pub(super) fn chapters(db: &Connection) -> Result<Vec<Chapter>> {
+    let read = |row: &Row<'_>| Ok(Chapter { id: row.get("id")?, start: row.get("start")? });
+    rows::all(db, "SELECT * FROM chapter ORDER BY n", (), read)
+}
+
+pub(super) fn begin(db: &Connection, chapter: &Chapter, count_max: usize) -> Result<()> {
+    db.execute("INSERT INTO chapter (id, start) VALUES (?1, ?2)", (&chapter.id, chapter.start))?;
+    let old = "DELETE FROM chapter WHERE n <= (SELECT max(n) FROM chapter) - ?1";
+    db.execute(old, (count_max,))?;
+    Ok(())
 }
 
 pub(super) fn put(db: &Connection, event: &EventRecord) -> Result<()> {

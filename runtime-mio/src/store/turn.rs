@@ -118,6 +118,7 @@ fn apply(db: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
         }
         Change::PutMessage(message) => rows::put_message(db, message),
         Change::PutToolCall(call) => rows::put_tool_call(db, call),
+        Change::BeginChapter { chapter, count_max } => journal::begin(db, chapter, *count_max),
         Change::PutEvent(event) => journal::put(db, event),
         Change::PruneEvents { before, count_max, bytes_max } => {
             journal::prune(db, *before, *count_max, *bytes_max)

@@ -19,6 +19,7 @@ use crate::store::Store;
 impl Invariants {
     /// Changes have become durable.
     pub(crate) fn on_stored(&mut self, changes: &[Change], store: &Store) -> Verdict {
+        self.log_stored(changes)?;
         for change in changes {
             if let Change::PutToolCall(call) = change {
                 self.on_decision(call, store)?;

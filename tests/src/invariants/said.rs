@@ -5,6 +5,7 @@
 use clawd_protocol::{ConnId, DeviceId};
 use serde_json::Value;
 
+use super::heard::{Wish, on_granted};
 use super::secrets::no_token;
 use super::{Identity, Invariants, Peer, Verdict, ensure};
 use crate::store::Store;
@@ -19,6 +20,9 @@ impl Invariants {
         self.on_allowing(method, &value["params"], store);
         if let Some(peer) = self.peers.get_mut(&conn).filter(|_| id.starts_with('q')) {
             peer.open.insert(id.to_owned(), method.to_owned());
+            if let Some(wish) = Wish::of(&value["params"]).filter(|_| goes_on(method)) {
+                peer.wishes.insert(id.to_owned(), wish);
+            }
         }
     }
 
@@ -51,10 +55,7 @@ impl Invariants {
         }
         let params = &event["params"];
         ensure(params.is_object(), || format!("params are no object: {event}"))?;
-        let seq = params["seq"].as_u64().ok_or_else(|| format!("no seq: {event}"))?;
-        ensure(seq >= peer.seq, || format!("seq went back from {}: {event}", peer.seq))?;
-        peer.seq = seq;
-        Ok(())
+        self.hear(conn, event, store)
     }
 
     fn on_response(&mut self, conn: ConnId, response: &Value, store: &Store) -> Verdict {
@@ -74,6 +75,10 @@ impl Invariants {
             method = peer.open.remove(id).unwrap_or_default();
             let is_first = peer.answered.insert(id.to_owned());
             ensure(is_first, || format!("answered twice: {response}"))?;
+            let wish = peer.wishes.remove(id);
+            if let Some(result) = result.filter(|_| goes_on(&method)) {
+                on_granted(peer, wish, result)?;
+            }
         }
         match result {
             Some(result) => self.on_result(conn, &method, result, store),
@@ -107,8 +112,13 @@ impl Invariants {
         for (conn, peer) in self.peers.iter().filter(|(_, peer)| !peer.is_over) {
             ensure(peer.open.is_empty(), || format!("{conn:?} waits for {:?}", peer.open))?;
         }
-        Ok(())
+        self.check_heard()
     }
+}
+
+/// Methods with which a peer says what it has heard.
+fn goes_on(method: &str) -> bool {
+    matches!(method, "daemon.auth" | "events.subscribe")
 }
 
 fn on_identity(peer: &mut Peer, result: &Value) -> Verdict {

@@ -1,0 +1,131 @@
+//! What a peer hears of the durable events: all of them, once, in order, from where it asked to go on.
+//!
+//! Owns a log of everything durable, made from what the disk was told and forgetting nothing that the daemon prunes;
+//! refuses to know how the daemon keeps track. It holds for every connection, and the next connection goes on where one
+//! ended; so it holds for what a client hears over all of its connections.
+
+use std::collections::BTreeMap;
+
+use clawd_protocol::record::EventRecord;
+use clawd_protocol::{Change, ConnId};
+use serde_json::Value;
+
+use super::{Invariants, Peer, Verdict, ensure};
+use crate::store::Store;
+
+/// Every durable event that stands to this day, by its number.
+pub(super) type Log = BTreeMap<u64, EventRecord>;
+
+/// From where a request wants to go on.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    after: u64,
+    journal: Option<String>,
+}
+
+impl Wish {
+    pub(super) fn of(params: &Value) -> Option<Self> {
+        let journal = params["journal"].as_str().map(str::to_owned);
+        params["after"].as_u64().map(|after| Self { after, journal })
+    }
+}
+
+impl Invariants {
+    /// Numbers rise from one operation to the next: what is told in that order is told by rising numbers.
+    pub(super) fn log_stored(&mut self, changes: &[Change]) -> Verdict {
+        for change in changes {
+            if let Change::PutEvent(event) = change {
+                let last = self.log.keys().next_back().copied().unwrap_or(0);
+                ensure(event.seq > last, || format!("event {} is stored after {last}", event.seq))?;
+                self.log.insert(event.seq, event.clone());
+            } else if let Change::DeleteSession(id) = change {
+                self.log.retain(|_, event| event.session != Some(*id));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the disk has is what was; events that a loss of power took were never there.
+    pub(super) fn log_restored(&mut self, store: &Store) {
+        self.log.retain(|seq, _| *seq <= store.db.forgotten);
+        self.log.extend(store.db.events.iter().map(|event| (event.seq, event.clone())));
+    }
+
+    /// An event is sent: it is the next one, or says no more than was sent already.
+    pub(super) fn hear(&mut self, conn: ConnId, event: &Value, store: &Store) -> Verdict {
+        let params = &event["params"];
+        let seq = params["seq"].as_u64().ok_or_else(|| format!("no seq: {event}"))?;
+        let log = std::mem::take(&mut self.log);
+        let verdict = self.peer(conn).and_then(|peer| match event["method"].as_str() {
+            Some("events.gap") => on_gap(peer, params, &log),
+            Some("events.reset") => on_reset(peer, params, &log, store),
+            _ => on_event(peer, seq, &log),
+        });
+        self.log = log;
+        verdict.map_err(|violation| format!("{violation}: {event}"))
+    }
+
+    /// When nothing is under way and nobody is stalled, everybody has heard everything.
+    pub(super) fn check_heard(&self) -> Verdict {
+        let last = self.log.keys().next_back().copied().unwrap_or(0);
+        for (conn, peer) in self.peers.iter().filter(|(_, peer)| !peer.is_over) {
+            if let Some(heard) = peer.heard.filter(|_| peer.identity.is_some()) {
+                ensure(heard >= last, || format!("{conn:?} heard up to {heard} of {last}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A request to go on from somewhere was granted, or it was not and the present is where it goes on.
+pub(super) fn on_granted(peer: &mut Peer, wish: Option<Wish>, result: &Value) -> Verdict {
+    match (wish, result["replayed"].as_bool()) {
+        (Some(wish), Some(true)) => {
+            peer.heard = Some(wish.after);
+            peer.wish = Some(wish);
+        }
+        (wish, Some(false)) => peer.wish = wish,
+        (Some(wish), None) => return Err(format!("{wish:?} has no answer in {result}")),
+        (None, _) => {}
+    }
+    Ok(())
+}
+
+fn on_event(peer: &mut Peer, seq: u64, log: &Log) -> Verdict {
+    let Some(heard) = peer.heard.replace(seq) else { return Ok(()) };
+    ensure(seq >= heard, || format!("went back from {heard}"))?;
+    nothing_between(heard, seq, log)
+}
+
+fn on_gap(peer: &mut Peer, params: &Value, log: &Log) -> Verdict {
+    let (from, to) = (number(params, "from"), number(params, "to"));
+    ensure(from < to, || "a gap of nothing".to_owned())?;
+    if let Some(heard) = peer.heard.replace(to) {
+        ensure(heard <= from, || format!("a gap in what was heard, up to {heard}"))?;
+        nothing_between(heard, from + 1, log)?;
+    }
+    Ok(())
+}
+
+fn on_reset(peer: &mut Peer, params: &Value, log: &Log, store: &Store) -> Verdict {
+    let cursor = number(params, "cursor");
+    let last = log.keys().next_back().copied().unwrap_or(0);
+    ensure(cursor >= last, || format!("reset to before {last}"))?;
+    let heard = peer.heard.replace(cursor).unwrap_or(0);
+    let is_right = match (params["reason"].as_str(), &peer.wish) {
+        (Some("forgotten"), _) => heard < store.db.forgotten,
+        (Some("unknown"), Some(wish)) => wish.journal.is_some() || wish.after > cursor,
+        (Some("storage_failed"), _) => true,
+        _ => false,
+    };
+    ensure(is_right, || format!("no reason to reset {heard}"))
+}
+
+fn nothing_between(heard: u64, seq: u64, log: &Log) -> Verdict {
+    let missed = log.range(heard + 1..seq.max(heard + 1)).next();
+    ensure(missed.is_none(), || format!("heard {heard}, not {missed:?}, then {seq}"))
+}
+
+fn number(params: &Value, key: &str) -> u64 {
+    params[key].as_u64().unwrap_or(0)
+}
