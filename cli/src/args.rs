@@ -13,7 +13,7 @@ pub(crate) use approvals::{Approvals, Approve, Deny};
 pub(crate) use audit::{Audit, AuditList};
 pub(crate) use daemon::{Logs, Provider, Serve};
 pub(crate) use policy::{Policy, PolicyTest};
-pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop};
+pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop, Tail};
 
 mod access;
 mod approvals;
@@ -28,7 +28,7 @@ const TEMPLATE: &str = "\
 Usage: {usage}
 
 Getting going   up, pair
-Sessions        run, send, attach, stop <session>, pause, resume, open, session
+Sessions        run, send, tail, attach, stop <session>, pause, resume, open, session
 Approvals       approvals, approve, deny, policy, audit
 Access          device, token
 Daemon          serve, start, stop, status, logs, provider
@@ -127,6 +127,8 @@ rpc: session.create, session.sendMessage, tool.approve, tool.reject, session.can
     Run(Run),
     /// Send a message to a session; returns when it is accepted
     Send(Send),
+    /// Follow what happens, one line for each event
+    Tail(Tail),
     /// Follow a session at the terminal: watch, type, answer questions
     Attach(Attach),
     /// Let a session take no more messages

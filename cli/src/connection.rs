@@ -12,7 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use clawd_protocol::access::token::Secret;
-use clawd_protocol::client::{CallId, Client, Happening, RpcError, Trust, Violation, Welcome};
+use clawd_protocol::client::{
+    Bookmark, CallId, Client, Happening, RpcError, Trust, Violation, Welcome,
+};
 use rustix::event::PollFlags;
 use serde::Serialize;
 use serde_json::Value;
@@ -61,27 +63,36 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Over the socket in the data directory.
-    pub(crate) fn over_unix(stream: UnixStream, token: Secret) -> Result<Self, Failure> {
+    pub(crate) fn over_unix(
+        stream: UnixStream,
+        token: Secret,
+        from: Option<Bookmark>,
+    ) -> Result<Self, Failure> {
         let trust = if daemon::is_our_user(&stream)? { Trust::PeerVerified } else { demand(0)? };
-        Self::open(Link::Unix(stream), "ws://localhost/", token, trust)
+        let (client, opening) = Client::resuming(token, trust, from);
+        Self::open(Link::Unix(stream), "ws://localhost/", client, opening)
     }
 
     /// Over TCP, where anybody might listen.
-    pub(crate) fn over_tcp(address: SocketAddr, token: Secret) -> Result<Self, Failure> {
+    pub(crate) fn over_tcp(
+        address: SocketAddr,
+        token: Secret,
+        from: Option<Bookmark>,
+    ) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address)
             .map_err(|error| Failure::io(&format!("cannot connect to {address}"), &error))?;
         let _ = stream.set_nodelay(true);
         let url = format!("ws://localhost:{}/", address.port());
-        Self::open(Link::Tcp(stream), &url, token, demand(address.port())?)
+        let (client, opening) = Client::resuming(token, demand(address.port())?, from);
+        Self::open(Link::Tcp(stream), &url, client, opening)
     }
 
-    fn open(link: Link, url: &str, token: Secret, trust: Trust) -> Result<Self, Failure> {
+    fn open(link: Link, url: &str, client: Client, opening: Secret) -> Result<Self, Failure> {
         let io = |error: io::Error| Failure::io("cannot talk to the daemon", &error);
         link.set_timeout(HANDSHAKE_TIMEOUT).map_err(io)?;
         let (socket, _) = tungstenite::client::client(url, link)
             .map_err(|error| lost(&format!("it does not speak WebSocket: {error}")))?;
         socket.get_ref().set_nonblocking().map_err(io)?;
-        let (client, opening) = Client::new(token, trust);
         let welcome = Welcome::default();
         let mut this = Self { socket, client, welcome, early: VecDeque::new() };
         this.send(opening.expose())?;
@@ -97,10 +108,27 @@ impl Connection {
                     return Ok(this);
                 }
                 Met::Daemon(Happening::Refused(error)) => return Err(refused(error)),
-                Met::Daemon(Happening::Answer { .. } | Happening::Event { .. }) | Met::Other(_) => {
-                }
+                Met::Daemon(
+                    Happening::Answer { .. } | Happening::Event { .. } | Happening::Nothing,
+                )
+                | Met::Other(_) => {}
             }
         }
+    }
+
+    /// Goes on where another connection ended, with what that one had heard and not given out yet.
+    pub(crate) fn follow(&mut self, other: &mut Self) {
+        self.early = std::mem::take(&mut other.early);
+    }
+
+    /// Where the next connection goes on.
+    pub(crate) fn bookmark(&self) -> Option<Bookmark> {
+        self.client.bookmark().cloned()
+    }
+
+    /// The number of the last event that was heard.
+    pub(crate) fn seq(&self) -> u64 {
+        self.client.bookmark().map_or(0, |bookmark| bookmark.seq)
     }
 
     /// Makes a call and does not wait.
@@ -131,8 +159,9 @@ impl Connection {
                     self.early.push_back(Event { method, params: value(&params)? });
                 }
                 Some(Met::Daemon(Happening::Refused(error))) => return Err(refused(error)),
+                Some(Met::Daemon(Happening::Send(text))) => self.send(text.expose())?,
                 Some(Met::Daemon(
-                    Happening::Answer { .. } | Happening::Send(_) | Happening::Ready(_),
+                    Happening::Answer { .. } | Happening::Nothing | Happening::Ready(_),
                 )) => {}
                 Some(Met::Other(_)) => {}
             }
@@ -159,7 +188,11 @@ impl Connection {
                     Woken::Answer(result.map(drop))
                 }
                 Some(Met::Daemon(Happening::Refused(error))) => return Err(refused(error)),
-                Some(Met::Daemon(Happening::Send(_) | Happening::Ready(_))) => continue,
+                Some(Met::Daemon(Happening::Send(text))) => {
+                    self.send(text.expose())?;
+                    continue;
+                }
+                Some(Met::Daemon(Happening::Nothing | Happening::Ready(_))) => continue,
             });
         }
     }
@@ -263,9 +296,10 @@ fn violated(violation: Violation) -> Failure {
             format!("what listens there is not our daemon: {violation}"),
         )
         .hint("the token was not sent; stop that program, or choose another `--port`"),
-        Violation::NotJsonRpc | Violation::UnknownCall | Violation::Early => {
-            lost(&violation.to_string())
-        }
+        Violation::NotJsonRpc
+        | Violation::UnknownCall
+        | Violation::Early
+        | Violation::Backwards => lost(&violation.to_string()),
     }
 }
 

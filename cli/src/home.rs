@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use clawd_protocol::client::Bookmark;
+
 use crate::args::Global;
 use crate::config::{self, ConfigFile};
 use crate::connection::Connection;
@@ -47,11 +49,16 @@ impl Home {
 
     /// A connection to the running daemon.
     pub(crate) fn connect(&self) -> Result<Connection, Failure> {
+        self.resume(None)
+    }
+
+    /// A connection that goes on where another one ended.
+    pub(crate) fn resume(&self, from: Option<Bookmark>) -> Result<Connection, Failure> {
         match UnixStream::connect(self.dir.join(daemon::SOCKET)) {
-            Ok(stream) => Connection::over_unix(stream, self.token()?),
+            Ok(stream) => Connection::over_unix(stream, self.token()?, from),
             Err(error) if is_nobody(error.kind()) => {
                 match daemon::holder(&self.dir)?.and_then(|holder| holder.port) {
-                    Some(port) => Connection::over_tcp(self.at(port), self.token()?),
+                    Some(port) => Connection::over_tcp(self.at(port), self.token()?, from),
                     None => Err(self.not_running()),
                 }
             }

@@ -1,7 +1,7 @@
 //! The other end of the same protocol: what a program says to a daemon, and what it hears.
 //!
-//! Owns the handshake (prove, authenticate), request ids and the sorting of what comes in; refuses to know sockets,
-//! clocks and what the methods mean. Give it each text that arrives, send each text it returns.
+//! Owns the handshake (prove, authenticate), request ids, the sorting of what comes in and the place in the journal;
+//! refuses to know sockets, clocks and what the methods mean. Give it each text that arrives, send each text it returns.
 //!
 //! ```text
 //! state           | opening()                     | hears                    | becomes
@@ -11,6 +11,10 @@
 //!                 |                               | an error                 | Refused
 //! Ready           | –                             | answers and events       | Ready
 //! ```
+//!
+//! The next connection goes on where this one ends: give it the [`Bookmark`] that this one has. Then every durable event is
+//! heard once and in order over all of them, or an `events.reset` says that it is not so. A gap (this end did not read
+//! fast enough) is asked for again and closed before anybody sees it.
 //!
 //! Invariants: under [`Trust::DemandProof`] the token is in no text before the daemon has proved that it knows it
 //! (security A7); no call leaves before the daemon has let us in; each call is answered at most once.
@@ -48,8 +52,10 @@ pub struct CallId(u64);
 /// What a text from the daemon meant.
 #[derive(Debug)]
 pub enum Happening {
-    /// Send this now. It holds the token.
+    /// Send this now. It may hold the token.
     Send(Secret),
+    /// Nothing that anybody needs to know.
+    Nothing,
     /// We are in: calls may be made, events flow.
     Ready(Welcome),
     /// We are not let in, or no more.
@@ -86,6 +92,21 @@ pub struct Welcome {
     pub protocol_version: u32,
     /// The last event before we came.
     pub cursor: u64,
+    /// The chapter of the journal that is being written; see [`Bookmark`].
+    pub journal: String,
+    /// Whether what was missed follows, where a [`Bookmark`] was shown. If not, an `events.reset` does.
+    pub replayed: Option<bool>,
+}
+
+/// The last event that was heard, as a place in a daemon's journal.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Bookmark {
+    /// The journal. Empty: the daemon's, whichever that is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub journal: String,
+    /// The event's number.
+    #[serde(rename = "after")]
+    pub seq: u64,
 }
 
 /// A refusal: a valid question whose answer is no.
@@ -114,6 +135,8 @@ pub enum Violation {
     UnknownCall,
     /// An event before we were let in.
     Early,
+    /// An event from before one that it had sent already.
+    Backwards,
 }
 
 impl fmt::Display for Violation {
@@ -123,6 +146,7 @@ impl fmt::Display for Violation {
             Self::NotProved => "it could not prove that it knows our token",
             Self::UnknownCall => "it answered a question that was not asked",
             Self::Early => "it sent an event before it let us in",
+            Self::Backwards => "it sent an event again",
         })
     }
 }
@@ -157,11 +181,27 @@ enum State {
     Over,
 }
 
+/// Whether the numbers of events say where we are.
+#[derive(Debug, PartialEq, Eq)]
+enum Hearing {
+    /// They do.
+    InOrder,
+    /// The daemon cannot tell us what we missed; an `events.reset` is to come.
+    Lost,
+    /// There was a gap, and this call closes it: what comes before its answer comes again.
+    Closing(u64),
+}
+
 /// One connection's client side.
 #[derive(Debug)]
 pub struct Client {
     token: Secret,
     state: State,
+    hearing: Hearing,
+    /// What was heard so far, by this connection and those before it.
+    bookmark: Option<Bookmark>,
+    /// The journal's name for what this connection hears.
+    journal: String,
     next_id: u64,
     open: BTreeSet<u64>,
 }
@@ -173,7 +213,21 @@ impl Client {
     /// A client that will show `token`, and the first text to send.
     #[must_use]
     pub fn new(token: Secret, trust: Trust) -> (Self, Secret) {
-        let client = |state| Self { token, state, next_id: HANDSHAKE + 1, open: BTreeSet::new() };
+        Self::resuming(token, trust, None)
+    }
+
+    /// A client that goes on where another one ended, and the first text to send.
+    #[must_use]
+    pub fn resuming(token: Secret, trust: Trust, from: Option<Bookmark>) -> (Self, Secret) {
+        let client = |state| Self {
+            token,
+            state,
+            hearing: Hearing::InOrder,
+            bookmark: from,
+            journal: String::new(),
+            next_id: HANDSHAKE + 1,
+            open: BTreeSet::new(),
+        };
         match trust {
             Trust::PeerVerified => {
                 let client = client(State::Authenticating);
@@ -244,17 +298,79 @@ impl Client {
         }
     }
 
+    /// Where the next connection goes on.
+    #[must_use]
+    pub const fn bookmark(&self) -> Option<&Bookmark> {
+        self.bookmark.as_ref()
+    }
+
     fn on_event(
-        &self,
+        &mut self,
         method: Cow<'_, str>,
         params: Option<&RawValue>,
     ) -> Result<Happening, Violation> {
         match self.state {
-            State::Ready => {
-                let params = params.ok_or(Violation::NotJsonRpc)?.to_owned();
-                Ok(Happening::Event { method: method.into_owned(), params })
+            State::Ready => {}
+            State::Proving { .. } | State::Authenticating | State::Over => {
+                return Err(Violation::Early);
             }
-            State::Proving { .. } | State::Authenticating | State::Over => Err(Violation::Early),
+        }
+        let params = params.ok_or(Violation::NotJsonRpc)?;
+        let Numbers { seq, cursor, from } = serde_json::from_str(params.get()).unwrap_or_default();
+        match (&*method, &self.hearing) {
+            ("events.reset", _) => {
+                self.hearing = Hearing::InOrder;
+                self.put_bookmark(cursor);
+            }
+            (_, Hearing::Closing(_)) => return Ok(Happening::Nothing),
+            (_, Hearing::Lost) => {}
+            ("events.gap", Hearing::InOrder) => return Ok(self.close_gap(from)),
+            (_, Hearing::InOrder) => self.advance(seq)?,
+        }
+        Ok(Happening::Event { method: method.into_owned(), params: params.to_owned() })
+    }
+
+    fn advance(&mut self, seq: Option<u64>) -> Result<(), Violation> {
+        let (Some(seq), Some(bookmark)) = (seq, &mut self.bookmark) else { return Ok(()) };
+        if seq < bookmark.seq {
+            return Err(Violation::Backwards);
+        }
+        bookmark.seq = seq;
+        Ok(())
+    }
+
+    fn put_bookmark(&mut self, seq: u64) {
+        self.bookmark = Some(Bookmark { journal: self.journal.clone(), seq });
+    }
+
+    /// We did not read, and missed something: it is asked for again.
+    fn close_gap(&mut self, from: u64) -> Happening {
+        let id = self.next_id;
+        self.next_id = id.saturating_add(1);
+        self.hearing = Hearing::Closing(id);
+        self.put_bookmark(from);
+        let text = text_of(id, "events.subscribe", &self.bookmark);
+        Happening::Send(Secret::new(text.unwrap_or_default()))
+    }
+
+    fn on_gap_closed(&mut self, result: Result<Box<RawValue>, RpcError>) -> Happening {
+        let subscribed = match result {
+            Ok(result) => serde_json::from_str::<Welcome>(result.get()).unwrap_or_default(),
+            Err(error) => return Happening::Refused(error),
+        };
+        let is_known = subscribed.replayed == Some(true);
+        self.hearing = if is_known { Hearing::InOrder } else { Hearing::Lost };
+        Happening::Nothing
+    }
+
+    /// We are in. Our bookmark is one of this journal now, unless the daemon does not know it.
+    fn on_welcome(&mut self, welcome: &Welcome) {
+        self.state = State::Ready;
+        self.journal.clone_from(&welcome.journal);
+        match (&mut self.bookmark, welcome.replayed) {
+            (Some(bookmark), Some(true)) => bookmark.journal.clone_from(&welcome.journal),
+            (Some(_), _) => self.hearing = Hearing::Lost,
+            (None, _) => self.put_bookmark(welcome.cursor),
         }
     }
 
@@ -273,7 +389,7 @@ impl Client {
                 Ok(result) => {
                     let welcome =
                         serde_json::from_str(result.get()).map_err(|_| Violation::NotJsonRpc)?;
-                    self.state = State::Ready;
+                    self.on_welcome(&welcome);
                     Ok(Happening::Ready(welcome))
                 }
                 Err(error) => {
@@ -284,6 +400,7 @@ impl Client {
             State::Ready if self.open.remove(&id) => {
                 Ok(Happening::Answer { call: CallId(id), result })
             }
+            State::Ready if self.hearing == Hearing::Closing(id) => Ok(self.on_gap_closed(result)),
             State::Authenticating | State::Ready | State::Over => Err(Violation::UnknownCall),
         }
     }
@@ -314,10 +431,21 @@ impl Client {
         #[derive(Serialize)]
         struct Auth<'a> {
             token: &'a str,
+            #[serde(flatten)]
+            from: Option<&'a Bookmark>,
         }
-        let auth = Auth { token: self.token.expose() };
+        let auth = Auth { token: self.token.expose(), from: self.bookmark.as_ref() };
         Secret::new(text_of(HANDSHAKE, "daemon.auth", &auth).unwrap_or_default())
     }
+}
+
+/// What the parameters of an event say about its place.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Numbers {
+    seq: Option<u64>,
+    cursor: u64,
+    from: u64,
 }
 
 #[derive(Serialize)]

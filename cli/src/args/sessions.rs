@@ -53,6 +53,25 @@ pub(crate) struct Attach {
     pub(crate) limit: u16,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It goes on by itself after a lost connection or a restart of the daemon: nothing is shown twice
+or left out. Text is shown once it is finished; with --json there is one object for each event, as it came.
+
+Examples:
+  clawd tail                    everything, from now on
+  clawd tail 7f3a --since 4182  one session, from after that event
+
+rpc: daemon.auth"
+)]
+pub(crate) struct Tail {
+    /// Only this session: an id, or a unique beginning of it
+    pub(crate) session: Option<String>,
+    /// Begin after the event with this number
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) since: Option<u64>,
+}
+
 /// A command about one session.
 #[derive(Debug, Args)]
 pub(crate) struct Named {

@@ -134,8 +134,7 @@ impl Seat<'_> {
         }
         let text = std::mem::take(&mut self.next);
         match self.watch.deliver(text.trim_end_matches('\n')) {
-            Ok(None) => {}
-            Ok(Some(outcome)) => self.on_over(&outcome)?,
+            Ok(()) => {}
             Err(failure) if failure.kind == "session_busy" => {
                 self.next = text;
                 self.screen.say(&self.screen.err.dim("sent when the turn that runs is over"));

@@ -32,6 +32,7 @@ mod serve;
 mod session;
 mod start;
 mod status;
+mod tail;
 mod token;
 mod watch;
 
@@ -55,6 +56,7 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Session(args)) => session::session(&home()?, screen, &args),
         Some(Command::Run(args)) => run::run(&home()?, screen, &args),
         Some(Command::Send(args)) => send::send(&home()?, screen, &args),
+        Some(Command::Tail(args)) => tail::tail(&home()?, screen, &args),
         Some(Command::Attach(args)) => attach::attach(&home()?, screen, &args),
         Some(Command::Pause(args)) => control::pause(&home()?, screen, &args.session),
         Some(Command::Resume(args)) => control::resume(&home()?, screen, &args.session),

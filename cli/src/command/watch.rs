@@ -90,10 +90,10 @@ impl<'a> Watch<'a> {
             others.extend(self.question.as_ref().map_or(typing, |question| Some(question.as_fd())));
             let woken = match self.daemon.wait(&others, None) {
                 Ok(woken) => woken,
-                Err(failure) if failure.exit == Exit::NotRunning => match self.reconnect()? {
-                    Some(outcome) => return Ok(Step::Over(outcome)),
-                    None => continue,
-                },
+                Err(failure) if failure.exit == Exit::NotRunning => {
+                    self.reconnect()?;
+                    continue;
+                }
                 Err(failure) => return Err(failure),
             };
             match woken {
@@ -128,6 +128,9 @@ impl<'a> Watch<'a> {
     }
 
     fn on_event(&mut self, event: &Event) -> Result<Option<Outcome>, Failure> {
+        if event.method == "events.reset" {
+            return self.rejoin();
+        }
         match self.turn.on_event(event)? {
             Seen::Nothing => {}
             Seen::Asks(call) => self.waiting.push_back(*call),
@@ -211,9 +214,8 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Says something in the session. Sent again after a lost connection it is still one message; if its turn is over by
-    /// then, this is how it ended.
-    pub(super) fn deliver(&mut self, content: &str) -> Result<Option<Outcome>, Failure> {
+    /// Says something in the session. Sent again after a lost connection it is still one message.
+    pub(super) fn deliver(&mut self, content: &str) -> Result<(), Failure> {
         let message = Outgoing::new(&self.turn.session, content)?;
         self.turn.own(&message.client_id);
         let sent = message.send(&mut self.daemon);
@@ -222,29 +224,32 @@ impl<'a> Watch<'a> {
         {
             self.dial()?;
             message.send(&mut self.daemon)?;
-            self.turn.join();
-            return self.rejoin();
+        } else {
+            sent?;
         }
-        sent?;
         self.turn.join();
-        Ok(None)
+        Ok(())
     }
 
-    /// Carries on from the last event. If the turn ended meanwhile, says how.
-    fn reconnect(&mut self) -> Result<Option<Outcome>, Failure> {
+    /// Carries on after the last event.
+    fn reconnect(&mut self) -> Result<(), Failure> {
         self.dial()?;
-        self.rejoin()
+        self.ask_again()
     }
 
     fn dial(&mut self) -> Result<(), Failure> {
         self.turn.break_line();
         let dots = if self.screen.err.utf8 { "…" } else { "..." };
         let newline = if self.question.is_some() { "\n" } else { "" };
-        self.screen.say(&format!("{newline}{dots} reconnecting (event {})", self.turn.seq));
-        self.daemon = self.home.connect().map_err(|failure| self.lost(failure))?;
+        self.screen.say(&format!("{newline}{dots} reconnecting (event {})", self.daemon.seq()));
+        let from = self.daemon.bookmark();
+        let mut daemon = self.home.resume(from).map_err(|failure| self.lost(failure))?;
+        daemon.follow(&mut self.daemon);
+        self.daemon = daemon;
         Ok(())
     }
 
+    /// The daemon cannot tell what was missed: the present is read instead. If the turn has ended meanwhile, says how.
     fn rejoin(&mut self) -> Result<Option<Outcome>, Failure> {
         self.turn.wait_no_more();
         let id = json!({"sessionId": self.turn.session});
@@ -320,9 +325,7 @@ impl<'a> Watch<'a> {
     /// Says something and watches the turn that comes of it to its end. Ctrl-C once ends the turn and keeps the session; twice, it leaves.
     pub(super) fn one_turn(mut self, content: &str) -> Result<Exit, Failure> {
         self.turn.wait_for_own();
-        if let Some(outcome) = self.deliver(content)? {
-            return self.finish(&outcome);
-        }
+        self.deliver(content)?;
         let outcome = loop {
             match self.next(None)? {
                 Step::Over(outcome) => break outcome,

@@ -81,7 +81,7 @@ fn a7_a_squatter_on_the_port_gets_neither_the_token_nor_its_hash() {
     ];
     for squatter in squatters {
         let (address, told) = fake(squatter);
-        let failure = Connection::over_tcp(address, token()).unwrap_err();
+        let failure = Connection::over_tcp(address, token(), None).unwrap_err();
         assert_eq!(failure.exit, Exit::NotRunning);
         let heard: Vec<String> = told.iter().collect();
         let digest: String = TokenDigest::of(token().expose())
@@ -97,7 +97,7 @@ fn a7_a_squatter_on_the_port_gets_neither_the_token_nor_its_hash() {
 #[test]
 fn a7_who_proves_to_know_the_token_is_talked_to() {
     let (address, told) = fake(honest);
-    let mut daemon = Connection::over_tcp(address, token()).unwrap();
+    let mut daemon = Connection::over_tcp(address, token(), None).unwrap();
     assert_eq!(daemon.call("session.list", serde_json::json!({})).unwrap(), serde_json::json!([]));
     let failure = daemon.call("session.get", serde_json::json!({})).unwrap_err();
     assert_eq!(failure.exit, Exit::NotFound);
@@ -117,7 +117,7 @@ fn a7_who_proves_to_know_the_token_is_talked_to() {
 #[test]
 fn another_descriptor_wakes_the_wait() {
     let (address, _told) = fake(honest);
-    let mut daemon = Connection::over_tcp(address, token()).unwrap();
+    let mut daemon = Connection::over_tcp(address, token(), None).unwrap();
     daemon.call("session.list", serde_json::json!({})).unwrap();
     let _ = daemon.wait(&[], None).unwrap();
     let (read, mut write) = UnixStream::pair().unwrap();

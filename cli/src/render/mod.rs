@@ -75,12 +75,25 @@ impl Screen {
 
     /// Data, exactly as it is. A reader that has gone away is no failure of ours.
     pub(crate) fn print(&self, data: &str) -> Result<(), Failure> {
+        self.write(data).map(drop)
+    }
+
+    /// One line of a stream that ends with its reader: `false` if that has gone away.
+    pub(crate) fn stream_line(&self, line: &str) -> Result<bool, Failure> {
+        self.write(&format!("{line}\n"))
+    }
+
+    /// The same under `--json`.
+    pub(crate) fn stream_json(&self, value: &Value) -> Result<bool, Failure> {
+        self.stream_line(&visible_json(&value.to_string()))
+    }
+
+    fn write(&self, data: &str) -> Result<bool, Failure> {
         let mut out = io::stdout().lock();
         match out.write_all(data.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::io("cannot write to stdout", &error))
-            }
-            Ok(()) | Err(_) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Failure::io("cannot write to stdout", &error)),
         }
     }
 

@@ -79,13 +79,99 @@ fn calls_are_answered_once_and_in_any_order() {
 
 #[test]
 fn events_flow_only_once_we_are_in() {
-    let event = r#"{"jsonrpc":"2.0","method":"session.created","params":{"seq":1}}"#;
+    let event = r#"{"jsonrpc":"2.0","method":"session.created","params":{"seq":8}}"#;
     let Ok(Happening::Event { method, params }) = ready().handle_text(event) else {
         panic!("no event")
     };
-    assert_eq!((method.as_str(), params.get()), ("session.created", r#"{"seq":1}"#));
+    assert_eq!((method.as_str(), params.get()), ("session.created", r#"{"seq":8}"#));
     let (mut client, _) = Client::new(token(), Trust::PeerVerified);
     assert_eq!(client.handle_text(event).unwrap_err(), Violation::Early);
+}
+
+fn event(method: &str, rest: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{rest}}}}}"#)
+}
+
+fn bookmark(journal: &str, seq: u64) -> Bookmark {
+    Bookmark { journal: journal.to_string(), seq }
+}
+
+/// A client that shows a bookmark and is told this about it.
+fn resumed(replayed: bool) -> Client {
+    let (mut client, opening) =
+        Client::resuming(token(), Trust::PeerVerified, Some(bookmark("old", 5)));
+    assert!(opening.expose().contains(r#""journal":"old","after":5"#), "{opening:?}");
+    let welcome = format!(
+        r#"{{"jsonrpc":"2.0","id":0,"result":{{"cursor":9,"journal":"new","replayed":{replayed}}}}}"#
+    );
+    assert!(matches!(client.handle_text(&welcome), Ok(Happening::Ready(_))));
+    client
+}
+
+#[test]
+fn the_bookmark_follows_the_events() {
+    let (mut client, opening) = Client::new(token(), Trust::PeerVerified);
+    assert!(!opening.expose().contains("after"));
+    assert_eq!(client.bookmark(), None);
+    let welcome = r#"{"jsonrpc":"2.0","id":0,"result":{"cursor":9,"journal":"j"}}"#;
+    client.handle_text(welcome).unwrap();
+    assert_eq!(client.bookmark(), Some(&bookmark("j", 9)));
+    client.handle_text(&event("session.created", r#""seq":12"#)).unwrap();
+    client.handle_text(&event("session.messageUpdated", r#""seq":12"#)).unwrap();
+    assert_eq!(client.bookmark(), Some(&bookmark("j", 12)));
+    let again = client.handle_text(&event("session.created", r#""seq":11"#));
+    assert_eq!(again.unwrap_err(), Violation::Backwards);
+}
+
+#[test]
+fn one_that_comes_back_goes_on_where_it_was() {
+    let mut client = resumed(true);
+    assert_eq!(client.bookmark(), Some(&bookmark("new", 5)));
+    client.handle_text(&event("daemon.ready", r#""seq":5"#)).unwrap();
+    client.handle_text(&event("session.created", r#""seq":7"#)).unwrap();
+    assert_eq!(client.bookmark(), Some(&bookmark("new", 7)));
+}
+
+#[test]
+fn one_that_cannot_go_on_keeps_its_old_bookmark_until_it_is_told_where_it_is() {
+    let mut client = resumed(false);
+    client.handle_text(&event("daemon.ready", r#""seq":9"#)).unwrap();
+    assert_eq!(
+        client.bookmark(),
+        Some(&bookmark("old", 5)),
+        "were it dropped now, it would ask again"
+    );
+    let reset =
+        client.handle_text(&event("events.reset", r#""seq":9,"cursor":9,"reason":"unknown""#));
+    assert!(matches!(reset, Ok(Happening::Event { method, .. }) if method == "events.reset"));
+    assert_eq!(client.bookmark(), Some(&bookmark("new", 9)));
+}
+
+#[test]
+fn a_gap_is_closed_before_anybody_sees_it() {
+    let mut client = resumed(true);
+    let Ok(Happening::Send(ask)) =
+        client.handle_text(&event("events.gap", r#""seq":6,"from":6,"to":8"#))
+    else {
+        panic!("nothing was asked")
+    };
+    assert_eq!(
+        ask.expose(),
+        r#"{"jsonrpc":"2.0","id":1,"method":"events.subscribe","params":{"journal":"new","after":6}}"#
+    );
+    // What happens until the answer comes again after it.
+    let live = client.handle_text(&event("session.updated", r#""seq":9"#));
+    assert!(matches!(live, Ok(Happening::Nothing)));
+    assert_eq!(client.bookmark(), Some(&bookmark("new", 6)));
+    let answer =
+        r#"{"jsonrpc":"2.0","id":1,"result":{"cursor":9,"journal":"new","replayed":true}}"#;
+    assert!(matches!(client.handle_text(answer), Ok(Happening::Nothing)));
+    for seq in [7, 8, 9] {
+        let told = client.handle_text(&event("session.updated", &format!(r#""seq":{seq}"#)));
+        assert!(matches!(told, Ok(Happening::Event { .. })), "{seq}");
+    }
+    assert_eq!(client.bookmark(), Some(&bookmark("new", 9)));
+    assert_eq!(client.handle_text(answer).unwrap_err(), Violation::UnknownCall);
 }
 
 #[test]

@@ -138,7 +138,8 @@ impl Work {
         let (status, reason) = match ending {
             Ending::Failed { why, .. } => (SessionStatus::Error, Some(why)),
             Ending::Cancelled => (SessionStatus::Idle, Some("cancelled")),
-            Ending::Completed | Ending::Stopped(_) => (SessionStatus::Idle, None),
+            Ending::Stopped(why) => (SessionStatus::Idle, Some(why)),
+            Ending::Completed => (SessionStatus::Idle, None),
         };
         record.status = if session.is_pausing { SessionStatus::Paused } else { status };
         session.is_pausing = false;

@@ -44,10 +44,10 @@ pub(in crate::command) enum Outcome {
 pub(in crate::command) struct Turn<'a> {
     screen: &'a Screen,
     pub(in crate::command) session: String,
-    /// The last event's number.
-    pub(super) seq: u64,
     started: Instant,
     is_running: bool,
+    /// The answer ended as an error.
+    is_broken: bool,
     /// The message that is being written, and what of it is on the screen.
     message: Option<(String, String)>,
     /// The cursor is somewhere in a line of text.
@@ -69,9 +69,9 @@ impl<'a> Turn<'a> {
         Self {
             screen,
             session,
-            seq: 0,
             started: Instant::now(),
             is_running: false,
+            is_broken: false,
             message: None,
             is_in_line: false,
             is_prompted: false,
@@ -138,9 +138,6 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn on_event(&mut self, event: &Event) -> Result<Seen, Failure> {
-        if let Some(seq) = event.params.get("seq").and_then(Value::as_u64) {
-            self.seq = self.seq.max(seq);
-        }
         let text = |key: &str| event.params.get(key).and_then(Value::as_str).unwrap_or_default();
         let message = event.params.get("message");
         let session = match message {
@@ -158,7 +155,10 @@ impl<'a> Turn<'a> {
         self.print_json(event)?;
         match event.method.as_str() {
             "session.messageCreated" => self.on_message(&parse(message))?,
-            "session.messageUpdated" => self.on_text(text("messageId"), text("content"))?,
+            "session.messageUpdated" => {
+                self.is_broken |= text("status") == "error";
+                self.on_text(text("messageId"), text("content"))?;
+            }
             "session.toolCallCreated" => {
                 return Ok(self.on_tool_call(parse(event.params.get("toolCall"))));
             }
@@ -261,6 +261,7 @@ impl<'a> Turn<'a> {
     /// The turn is over: its text is whole, and what it asked is settled.
     fn end(&mut self) -> Result<(), Failure> {
         self.is_running = false;
+        self.is_broken = false;
         if let Some((id, _)) = &self.message {
             self.known.insert(id.clone());
         }
@@ -318,18 +319,23 @@ impl<'a> Turn<'a> {
         self.screen.say(&self.screen.err.dim(line.trim_end()));
     }
 
+    /// The turn has ended, or it failed for this reason.
+    fn over(&mut self, failed: Option<&str>) -> Seen {
+        let outcome = match failed {
+            None => Outcome::Ended,
+            Some("") => Outcome::Failed("the agent did not say why".to_owned()),
+            Some(reason) => Outcome::Failed(reason.to_owned()),
+        };
+        Seen::Over(self.end().map_or(Outcome::Left, |()| outcome))
+    }
+
     fn on_status(&mut self, status: &str, reason: &str) -> Seen {
         match status {
             "running" => self.join(),
-            "error" => {
-                let ended = self.end();
-                let reason = if reason.is_empty() { "the agent did not say why" } else { reason };
-                let failed = Outcome::Failed(reason.to_owned());
-                return Seen::Over(ended.map_or(Outcome::Left, |()| failed));
-            }
+            "error" => return self.over(Some(reason)),
             "idle" | "paused" if self.is_running => {
-                let ended = self.end();
-                return Seen::Over(ended.map_or(Outcome::Left, |()| Outcome::Ended));
+                let is_broken = self.is_broken;
+                return self.over(is_broken.then_some(reason));
             }
             _ => {}
         }

@@ -24,7 +24,6 @@ fn a_call_that_waits_is_asked_about_once_and_withdrawn_when_decided() {
     assert!(matches!(turn.on_event(&asked).unwrap(), Seen::Nothing));
     let resolved = event("tool.approvalResolved", json!({"sessionId": "s", "toolCallId": "t1"}));
     assert!(matches!(turn.on_event(&resolved).unwrap(), Seen::Decided(id) if id == "t1"));
-    assert_eq!(turn.seq, 4);
 }
 
 #[test]
