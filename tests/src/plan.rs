@@ -7,11 +7,13 @@
 //! dice    the bytes, as choices                  calls         what is asked of the daemon, well and badly
 //! peers   how peers come, misbehave and go       surroundings  what agents, disk, clock and power do
 //! end     everything is released, and nothing may be left
+//! follower  one client that comes and goes, and hears everything
 //! ```
 
 mod calls;
 mod dice;
 mod end;
+mod follower;
 mod peers;
 mod surroundings;
 
@@ -23,6 +25,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::world::World;
 use dice::Dice;
+use follower::Follower;
 
 pub use dice::bytes_of_seed;
 
@@ -64,7 +67,7 @@ pub fn run(bytes: &[u8], setup: &Setup) -> World {
         world.tick_before_each_input();
     }
     world.cut_output(&setup.pieces);
-    let mut run = Run::new(world, Dice(bytes));
+    let mut run = Run::new(world, Dice(bytes), setup.cast);
     while !run.dice.0.is_empty() {
         match setup.cast {
             Cast::Everybody => run.step(),
@@ -85,6 +88,7 @@ struct Run<'a> {
     world: World,
     dice: Dice<'a>,
     clients: Vec<Client>,
+    follower: Follower,
     sessions: Vec<String>,
     tools: Vec<(String, String)>,
     approvals: Vec<String>,
@@ -93,14 +97,16 @@ struct Run<'a> {
     pins: Vec<String>,
     is_held: bool,
     is_failing: bool,
+    cast: Cast,
 }
 
 impl<'a> Run<'a> {
-    const fn new(world: World, dice: Dice<'a>) -> Self {
+    fn new(world: World, dice: Dice<'a>, cast: Cast) -> Self {
         Self {
             world,
             dice,
             clients: Vec::new(),
+            follower: Follower::default(),
             sessions: Vec::new(),
             tools: Vec::new(),
             approvals: Vec::new(),
@@ -109,6 +115,7 @@ impl<'a> Run<'a> {
             pins: Vec::new(),
             is_held: false,
             is_failing: false,
+            cast,
         }
     }
 
@@ -135,6 +142,7 @@ impl<'a> Run<'a> {
             20 => self.hold_or_release(),
             21 => self.pair(),
             22 if self.dice.below(3) == 0 => self.crash_while_it_asks(),
+            22 => self.follow(),
             _ if self.dice.is_rare() => self.disaster(),
             _ => self.world.settle(),
         }

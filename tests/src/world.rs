@@ -196,6 +196,16 @@ impl World {
         self.judge(self.invariants.on_quiet());
     }
 
+    /// The number of the durable event that is sent like this.
+    pub(crate) fn number_of(&self, text: &str) -> Option<u64> {
+        self.invariants.number_of(text)
+    }
+
+    /// Somebody has heard these durable events after `from`: must be all.
+    pub(crate) fn compare_heard(&self, from: u64, heard: &[(u64, String)]) {
+        self.judge(self.invariants.compare(from, heard));
+    }
+
     /// The daemon said that it is done.
     #[must_use]
     pub const fn is_stopped(&self) -> bool {

@@ -65,6 +65,25 @@ impl Invariants {
         verdict.map_err(|violation| format!("{violation}: {event}"))
     }
 
+    /// The number of the durable event that is sent like this.
+    pub(crate) fn number_of(&self, text: &str) -> Option<u64> {
+        let params: Value = serde_json::from_str(text).ok()?;
+        let seq = params["params"]["seq"].as_u64()?;
+        self.log.get(&seq).filter(|event| event.text == text).map(|event| event.seq)
+    }
+
+    /// All that was told after `from` was heard, in order; what was heard and is no more was about sessions that are no
+    /// more, or went with the power.
+    pub(crate) fn compare(&self, from: u64, heard: &[(u64, String)]) -> Verdict {
+        let is_in_order = heard.is_sorted_by(|(a, _), (b, _)| a < b);
+        ensure(is_in_order, || format!("heard out of order: {heard:?}"))?;
+        let heard: BTreeMap<_, _> = heard.iter().map(|(seq, text)| (*seq, text)).collect();
+        for (seq, event) in self.log.range(from + 1..) {
+            ensure(heard.get(seq) == Some(&&event.text), || format!("never heard {event:?}"))?;
+        }
+        Ok(())
+    }
+
     /// When nothing is under way and nobody is stalled, everybody has heard everything.
     pub(super) fn check_heard(&self) -> Verdict {
         let last = self.log.keys().next_back().copied().unwrap_or(0);
@@ -77,17 +96,14 @@ impl Invariants {
     }
 }
 
-/// A request to go on from somewhere was granted, or it was not and the present is where it goes on.
-pub(super) fn on_granted(peer: &mut Peer, wish: Option<Wish>, result: &Value) -> Verdict {
-    match (wish, result["replayed"].as_bool()) {
-        (Some(wish), Some(true)) => {
-            peer.heard = Some(wish.after);
-            peer.wish = Some(wish);
-        }
-        (wish, Some(false)) => peer.wish = wish,
-        (Some(wish), None) => return Err(format!("{wish:?} has no answer in {result}")),
-        (None, _) => {}
+/// A request to go on from somewhere was granted, or it was not and a reset follows.
+pub(super) fn on_granted(peer: &mut Peer, wish: Wish, result: &Value) -> Verdict {
+    match result["replayed"].as_bool() {
+        Some(true) => peer.heard = Some(wish.after),
+        Some(false) => {}
+        None => return Err(format!("{wish:?} has no answer in {result}")),
     }
+    peer.wish = Some(wish);
     Ok(())
 }
 
@@ -114,11 +130,21 @@ fn on_reset(peer: &mut Peer, params: &Value, log: &Log, store: &Store) -> Verdic
     let heard = peer.heard.replace(cursor).unwrap_or(0);
     let is_right = match (params["reason"].as_str(), &peer.wish) {
         (Some("forgotten"), _) => heard < store.db.forgotten,
-        (Some("unknown"), Some(wish)) => wish.journal.is_some() || wish.after > cursor,
+        (Some("unknown"), Some(wish)) => !is_known(wish, cursor, store),
         (Some("storage_failed"), _) => true,
         _ => false,
     };
     ensure(is_right, || format!("no reason to reset {heard}"))
+}
+
+/// Whether what was told under this number in that life of the daemon stands to this day.
+fn is_known(wish: &Wish, cursor: u64, store: &Store) -> bool {
+    let Some(journal) = &wish.journal else { return wish.after <= cursor };
+    let chapters = &store.db.chapters;
+    chapters.iter().position(|chapter| chapter.id == *journal).is_some_and(|at| {
+        let end = chapters.get(at + 1).map_or(cursor, |next| next.start);
+        wish.after <= end
+    })
 }
 
 fn nothing_between(heard: u64, seq: u64, log: &Log) -> Verdict {

@@ -14,15 +14,17 @@ impl Invariants {
     /// A message is given to the daemon. Requests as [`crate::client`] makes them are due an answer.
     pub(super) fn on_text(&mut self, conn: ConnId, text: &str, store: &Store) {
         let Ok(value) = serde_json::from_str::<Value>(text) else { return };
-        let (Some(id), Some(method)) = (value["id"].as_str(), value["method"].as_str()) else {
-            return;
-        };
-        self.on_allowing(method, &value["params"], store);
-        if let Some(peer) = self.peers.get_mut(&conn).filter(|_| id.starts_with('q')) {
+        let Some(method) = value["method"].as_str() else { return };
+        if value["id"].is_string() {
+            self.on_allowing(method, &value["params"], store);
+        }
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let goes_on = matches!(method, "daemon.auth" | "events.subscribe");
+        if let Some(wish) = Wish::of(&value["params"]).filter(|_| goes_on) {
+            peer.wishes.insert(value["id"].to_string(), wish);
+        }
+        if let Some(id) = value["id"].as_str().filter(|id| id.starts_with('q')) {
             peer.open.insert(id.to_owned(), method.to_owned());
-            if let Some(wish) = Wish::of(&value["params"]).filter(|_| goes_on(method)) {
-                peer.wishes.insert(id.to_owned(), wish);
-            }
         }
     }
 
@@ -70,15 +72,16 @@ impl Invariants {
             no_token(&response.to_string(), "an error")?;
         }
         let peer = self.peer(conn)?;
+        if let (Some(wish), Some(result)) =
+            (peer.wishes.remove(&response["id"].to_string()), result)
+        {
+            on_granted(peer, wish, result)?;
+        }
         let mut method = String::new();
         if let Some(id) = response["id"].as_str().filter(|id| id.starts_with('q')) {
             method = peer.open.remove(id).unwrap_or_default();
             let is_first = peer.answered.insert(id.to_owned());
             ensure(is_first, || format!("answered twice: {response}"))?;
-            let wish = peer.wishes.remove(id);
-            if let Some(result) = result.filter(|_| goes_on(&method)) {
-                on_granted(peer, wish, result)?;
-            }
         }
         match result {
             Some(result) => self.on_result(conn, &method, result, store),
@@ -114,11 +117,6 @@ impl Invariants {
         }
         self.check_heard()
     }
-}
-
-/// Methods with which a peer says what it has heard.
-fn goes_on(method: &str) -> bool {
-    matches!(method, "daemon.auth" | "events.subscribe")
 }
 
 fn on_identity(peer: &mut Peer, result: &Value) -> Verdict {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clawd_protocol::Source;
 use serde_json::{Value, json};
 
-use super::Run;
+use super::{Cast, Run};
 use crate::client::Client;
 use crate::machine::Claude;
 use crate::world::World;
@@ -39,6 +39,10 @@ impl Run<'_> {
             }
         }
         world.settle();
+        if self.cast == Cast::Everybody {
+            self.follow_to_the_end();
+        }
+        let world = &mut self.world;
         let owner = world.owner_on(Source::Unix);
         for session in list(world, owner, "session.list") {
             let _ = world.call(owner, "session.cancel", json!({"sessionId": session["id"]}));
