@@ -34,6 +34,26 @@ mod disk {
         (home, dir, store)
     }
 
+    #[test]
+    fn a_database_without_a_journal_has_forgotten_all_before_it() {
+        let mode = Permissions::from_mode(0o700);
+        let home = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
+        let dir = DataDir::open(home.path()).unwrap();
+        dir.private().open_or_make_file("clawd.db", rustix::fs::OFlags::RDWR).unwrap();
+        let old = Connection::open(home.path().join("clawd.db")).unwrap();
+        old.execute_batch(include_str!("../schema/0001_first.sql")).unwrap();
+        old.pragma_update(None, "application_id", 0x636c_7764).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        let meta = "INSERT INTO meta (one, daemon_id, seq) VALUES (1, ?1, 77)";
+        old.execute(meta, ("a".repeat(52),)).unwrap();
+        drop(old);
+        let (mut store, found) = Store::open(&dir).unwrap();
+        assert_eq!((found.seq, found.chapters), (77, Vec::new()));
+        let question = Question::Events { after: 0, through: 77, limit: 9, bytes_max: 9 };
+        let Answer::Events(page) = store.answer(&question) else { panic!("no page") };
+        assert_eq!((page.forgotten, page.events), (77, Vec::new()));
+    }
+
     fn session() -> SessionRecord {
         SessionRecord {
             id: "00000000-0000-4000-8000-000000000001".parse().unwrap(),

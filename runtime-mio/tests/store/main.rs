@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod journal;
 mod private;
 mod records;
 mod revocations;

@@ -33,7 +33,9 @@ impl Run<'_> {
             }
             (2, Some(client)) => self.world.stall(client.conn),
             (3, Some(client)) => self.world.unstall(client.conn),
-            (_, Some(_)) => self.follower.read(&mut self.world),
+            (_, Some(_)) => {
+                self.follower.read(&mut self.world);
+            }
         }
     }
 
@@ -50,7 +52,9 @@ impl Run<'_> {
                 self.follower.come(world);
             }
             world.settle();
-            self.follower.read(world);
+            if self.follower.read(world) == 0 && self.follower.is_open(world) {
+                break;
+            }
         }
         if let Some((client, _)) = self.follower.link.take() {
             world.hang_up(client.conn);
@@ -84,10 +88,12 @@ impl Follower {
         self.link = Some((client, protocol));
     }
 
-    /// Reads all that came. What it did not read before its connection ended, it has not heard.
-    fn read(&mut self, world: &mut World) {
-        let Some((client, protocol)) = &mut self.link else { return };
-        for frame in world.frames(*client) {
+    /// Reads all that came, and says how much. What it did not read before its connection ended, it has not heard.
+    fn read(&mut self, world: &mut World) -> usize {
+        let Some((client, protocol)) = &mut self.link else { return 0 };
+        let frames = world.frames(*client);
+        let count = frames.len();
+        for frame in frames {
             let happening = match protocol.handle_text(&frame) {
                 Ok(happening) => happening,
                 Err(violation) => world.fail(&format!("the follower heard {frame}: {violation}")),
@@ -114,5 +120,6 @@ impl Follower {
             }
         }
         self.bookmark = protocol.bookmark().cloned().or_else(|| self.bookmark.take());
+        count
     }
 }
