@@ -276,7 +276,7 @@ fn run_goes_on_after_a_lost_connection() {
     let (status, output) = run.end();
     assert!(status.success(), "{output}");
     assert_eq!(output.matches("reconnecting (event ").count(), 1, "{output}");
-    let last = output.lines().filter(|line| line.contains("session.messageUpdated")).next_back();
+    let last = output.lines().rfind(|line| line.contains("session.messageUpdated"));
     let last: Value = serde_json::from_str(last.expect("an update")).expect("JSON");
     assert_eq!(last["status"], "done");
     assert!(last["content"].as_str().expect("a text").ends_with("the end"), "{last}");

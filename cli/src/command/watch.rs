@@ -308,7 +308,8 @@ impl<'a> Watch<'a> {
 
     /// The daemon has gone in the middle of the turn.
     fn lost(&self, failure: Failure) -> Failure {
-        if failure.kind != "not_running" {
+        // One that is just going away may still take a connection, to drop it.
+        if !matches!(&*failure.kind, "not_running" | "unreachable") {
             return failure;
         }
         let id = self.short_id();
