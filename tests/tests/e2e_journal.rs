@@ -233,10 +233,12 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_that_it_told() {
     let session = daemon.owner().create_session(&site.repo());
     let mut wanderer = Wanderer { bookmark: Some(Bookmark::default()), ..Wanderer::default() };
     let mut dice = Dice(0xdead);
+    // Nothing in it waits for leave: that would wait on in the next life, and the next prompt with it.
+    let turn = "slow 2\nstream 40\nread /etc/hostname\nstream 40\nsay the end";
     for _ in 0..5 {
         let mut owner = daemon.owner();
         // The session may still be busy with its last end.
-        wait_until("the prompt is taken", PATIENCE, || owner.prompt(&session, TURN).is_ok());
+        wait_until("the prompt is taken", PATIENCE, || owner.prompt(&session, turn).is_ok());
         let stay = Duration::from_millis(20 + dice.below(200));
         wanderer.visit(&daemon, dice.below(2) == 0, Instant::now() + stay, |_| false);
         daemon.kill();
