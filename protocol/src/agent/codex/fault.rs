@@ -123,8 +123,13 @@ fn named(info: Raw<'_>) -> (Cow<'_, str>, Option<u16>) {
     (Cow::Owned(name), status)
 }
 
-/// `Reconnecting... 2/5`: which attempt of how many.
-pub(super) fn attempt(message: &str) -> Option<(u32, u32)> {
+/// Which attempt of how many an error is about.
+pub(super) fn attempt(error: Raw<'_>) -> Option<(u32, u32)> {
+    counted(&text(object::<Words<'_>>(error)?.message)?)
+}
+
+/// `Reconnecting... 2/5`.
+fn counted(message: &str) -> Option<(u32, u32)> {
     let (before, after) = message.rsplit_once('/')?;
     let attempt = before.rsplit(|c: char| !c.is_ascii_digit()).next()?;
     let max = after.split(|c: char| !c.is_ascii_digit()).next()?;
@@ -224,14 +229,14 @@ mod tests {
 
     #[test]
     fn attempts_are_counted() {
-        for (message, counted) in [
+        for (message, numbers) in [
             ("Reconnecting... 1/5", Some((1, 5))),
             ("Reconnecting... 12/30 (waiting)", Some((12, 30))),
             ("Reconnecting... waiting for network", None),
             ("a/b", None),
             ("9999999999/1", None),
         ] {
-            assert_eq!(attempt(message), counted, "{message}");
+            assert_eq!(counted(message), numbers, "{message}");
         }
     }
 
@@ -255,7 +260,7 @@ mod tests {
         #[test]
         fn any_message_is_read(message in "(try again in )?[0-9a-z./ ,é]{0,30}") {
             let _ = wait_ms(&message);
-            let _ = attempt(&message);
+            let _ = counted(&message);
         }
     }
 }

@@ -245,6 +245,9 @@ impl Codex {
         match (ask.verdict, ask.ends_call) {
             (None, _) => floor.tell(lane, AgentEvent::AskWithdrawn { request }),
             (Some(is_allowed), Some(id)) => {
+                if let Some(thread) = self.threads.get_mut(&lane) {
+                    thread.end_call(&id);
+                }
                 let (output, is_error) = if is_allowed { ("", false) } else { ("denied", true) };
                 floor.tell(lane, AgentEvent::ToolEnded { id: &id, output, is_error });
             }
@@ -272,7 +275,7 @@ fn on_error(thread: &mut Thread, lane: Lane, params: &Params<'_>, floor: &mut Fl
         floor.tell(lane, AgentEvent::TextRestarted);
     }
     let fault = Fault::of_turn(params.error);
-    let (attempt, max) = attempt(&fault.text).unwrap_or((1, 0));
+    let (attempt, max) = attempt(params.error).unwrap_or((1, 0));
     floor.tell(lane, AgentEvent::Retrying { attempt, max, delay_ms: 0, status: fault.status });
 }
 
