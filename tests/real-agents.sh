@@ -1,17 +1,19 @@
 #!/bin/sh
-# Runs the real claude, from npm, under the real clawd, in a network that has nothing but a loopback, against a model of
-# our own: no key, no account and no request ever leaves the machine.
+# Runs the real claude and the real codex, from npm, under the real clawd, in a network that has nothing but a loopback,
+# against models of our own: no key, no account and no request ever leaves the machine.
 #
-#   CLAWD_BIN=…   the daemon to test (default: target/debug/clawd)
-#   CLAUDE_BIN=…  a claude that is there already (default: installed into target/real-agents)
+#   real-agents.sh [AGENT [STORY…]]   one agent, or some of its stories
+#   CLAWD_BIN=…                       the daemon to test (default: target/debug/clawd)
+#   CLAUDE_BIN=…, CODEX_BIN=…         agents that are there already (default: installed into target/real-agents)
 #
-# Names of stories as arguments play only those. Where that cannot be had it says SKIPPED, loudly, and succeeds; every other failure is one.
+# Where that cannot be had it says SKIPPED, loudly, and succeeds; every other failure is one.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../target}
 clawd=${CLAWD_BIN:-$target/debug/clawd}
-claude=${CLAUDE_BIN:-}
+agents=${1:-claude codex}
+[ $# -eq 0 ] || shift
 
 skip() {
     echo "SKIPPED real-agents: $1"
@@ -30,24 +32,45 @@ else
     skip "this machine lets us make no network namespace"
 fi
 
-if [ -z "$claude" ]; then
-    command -v npm >/dev/null || skip "there is no npm"
+# Prints where an agent's program is, and installs it first if it has to.
+program() {
+    case $1 in
+    claude) given=${CLAUDE_BIN:-} package=@anthropic-ai/claude-code ;;
+    codex) given=${CODEX_BIN:-} package=@openai/codex ;;
+    *)
+        echo "error: there is no agent $1; try claude or codex" >&2
+        return 1
+        ;;
+    esac
+    [ -z "$given" ] || {
+        echo "$given"
+        return
+    }
     cache=$target/real-agents
     mkdir -p "$cache"
-    if [ ! -x "$cache/node_modules/.bin/claude" ]; then
-        npm install --prefix "$cache" --no-audit --no-fund --loglevel=error \
-            @anthropic-ai/claude-code >&2 || skip "npm cannot install @anthropic-ai/claude-code"
+    if [ ! -x "$cache/node_modules/.bin/$1" ]; then
+        npm install --prefix "$cache" --no-audit --no-fund --loglevel=error "$package" >&2 || return 3
     fi
-    claude=$(readlink -f "$cache/node_modules/.bin/claude")
-fi
+    # codex comes with a launcher in front of the program, which would only stand in between.
+    native=$(find "$cache/node_modules/@openai" -path "*/bin/$1" -type f 2>/dev/null | head -n 1)
+    echo "${native:-$(readlink -f "$cache/node_modules/.bin/$1")}"
+}
 
 if [ ! -x "$clawd" ]; then
     echo "error: $clawd is not there; run \`cargo build\`, or set CLAWD_BIN" >&2
     exit 1
 fi
-echo "claude: $("$claude" --version)"
+command -v npm >/dev/null || [ -n "${CLAUDE_BIN:-}${CODEX_BIN:-}" ] || skip "there is no npm"
 TMPDIR=$(mktemp -d)
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
-# A world of processes of its own as well, so that whatever happens nothing of it is left.
-$alone python3 "$here/real_agents/run.py" "$(readlink -f "$clawd")" claude "$claude" "$@"
+for agent in $agents; do
+    path=$(program "$agent") || {
+        [ $? -eq 3 ] || exit 1
+        echo "SKIPPED real-agents: npm cannot install $agent"
+        continue
+    }
+    echo "$agent: $("$path" --version 2>/dev/null)"
+    # A world of processes of its own as well, so that whatever happens nothing of it is left.
+    $alone python3 "$here/real_agents/run.py" "$(readlink -f "$clawd")" "$agent" "$path" "$@"
+done
