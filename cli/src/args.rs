@@ -195,10 +195,22 @@ pub(crate) fn parse() -> Result<Cli, clap::Error> {
     Cli::try_parse()
 }
 
-/// The arguments of the hidden subcommand under which the daemon starts each agent, if this is one.
-pub(crate) fn guard() -> Option<Vec<OsString>> {
+/// A subcommand that the daemon calls, and nobody else: it is not listed, and its arguments are not parsed here.
+pub(crate) enum Hidden {
+    /// Under it each agent is started.
+    Guard(Vec<OsString>),
+    /// The agent that is no model.
+    Demo(Vec<OsString>),
+}
+
+/// The hidden subcommand, if this is one.
+pub(crate) fn hidden() -> Option<Hidden> {
     let mut args = std::env::args_os().skip(1);
-    (args.next()? == "guard").then(|| args.collect())
+    match args.next()?.to_str()? {
+        "guard" => Some(Hidden::Guard(args.collect())),
+        "demo-agent" => Some(Hidden::Demo(args.collect())),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

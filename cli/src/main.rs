@@ -9,6 +9,7 @@
 //! | `log` | what a daemon in the background has said |
 //! | `interrupts` | signals, waited for like the rest |
 //! | `daemon` | all that touches the runtime |
+//! | `demo` | the agent that is no model, which the daemon runs like any other |
 //! | `render`, `qr` | what is seen |
 //! | `exit` | exit codes and errors |
 
@@ -17,6 +18,7 @@ mod command;
 mod config;
 mod connection;
 mod daemon;
+mod demo;
 mod exit;
 mod home;
 mod interrupts;
@@ -28,12 +30,15 @@ mod wire;
 
 use std::process::ExitCode;
 
+use crate::args::Hidden;
 use crate::exit::{Exit, Failure};
 use crate::render::Screen;
 
 fn main() -> ExitCode {
-    if let Some(args) = args::guard() {
-        return daemon::guard(args);
+    match args::hidden() {
+        Some(Hidden::Guard(args)) => return daemon::guard(args),
+        Some(Hidden::Demo(args)) => return demo::run(&args),
+        None => {}
     }
     let cli = match args::parse() {
         Ok(cli) => cli,

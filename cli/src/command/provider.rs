@@ -97,6 +97,7 @@ pub(super) fn short(provider: &Provider, style: Style) -> String {
 
 fn state(provider: &Provider) -> &'static str {
     match (provider.installed, provider.authenticated) {
+        _ if provider.demo && provider.available => "a script, no model",
         (false, _) => "not installed",
         (true, Some(false)) => "not logged in",
         (true, Some(true)) => "logged in",

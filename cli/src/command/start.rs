@@ -30,7 +30,8 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     let status: Status = typed(&answer)?;
     let listed = daemon.call("daemon.providers", json!({}))?;
     let providers: Vec<Provider> = typed(&listed)?;
-    let exit = if providers.iter().any(|one| one.available) { Exit::Ok } else { Exit::Provider };
+    let is_agent = |one: &Provider| one.available && !one.demo;
+    let exit = if providers.iter().any(is_agent) { Exit::Ok } else { Exit::Provider };
     if screen.is_json() {
         let mut answer = answer;
         if let Some(object) = answer.as_object_mut() {
@@ -66,7 +67,10 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     if exit == Exit::Provider {
         let missing =
             Failure::new(Exit::Provider, "provider_not_available", "no agent CLI can be used yet");
-        let repairs: Vec<&str> = providers.iter().filter_map(provider::repair).collect();
+        let demo = providers.iter().any(|one| one.available && one.demo);
+        let demo = demo.then_some("clawd run -p demo \"hello\"");
+        let repairs: Vec<&str> =
+            providers.iter().filter_map(provider::repair).chain(demo).collect();
         return Err(missing.hint(repairs.join("  or  ")));
     }
     screen.line("\nNext:")?;
