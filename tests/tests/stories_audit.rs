@@ -81,6 +81,7 @@ fn h8_a_denial_and_the_end_of_time_are_decisions_too() {
     let said = |record: &Value| (record["actor"].clone(), record["decision"].clone());
     let expected = [(json!("owner"), json!("deny")), (json!("daemon"), json!("expired"))];
     assert_eq!(decided.iter().map(said).collect::<Vec<_>>(), expected);
+    assert_eq!(of_kind(&world, "executed"), [] as [Value; 0], "nothing was");
 }
 
 #[test]

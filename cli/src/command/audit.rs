@@ -125,7 +125,8 @@ fn verify(screen: &Screen, report: &Report) -> Result<Exit, Failure> {
         0 => String::new(),
         times => format!("; it was mended {times}× after a crash, see `clawd audit list`"),
     };
-    screen.note(Mark::Ok, &format!("{count} records, none changed, none missing{mended}"));
+    let records = if *count == 1 { "record" } else { "records" };
+    screen.note(Mark::Ok, &format!("{count} {records}, none changed, none missing{mended}"));
     screen.line(&format!("{} {}", chain.n, chain.head))?;
     Ok(Exit::Ok)
 }

@@ -44,6 +44,7 @@ use crate::policy::is_read_only;
 use crate::wire::event::{Event, Notice};
 pub(super) use ask::Ask;
 pub(super) use carry::Revival;
+pub(super) use decide::is_allow;
 use decide::no_longer;
 use respond::Asker;
 pub(super) use respond::{Late, on_late};

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | it is there | `requested`, also for calls that nobody is asked about |
 //! | another decision than was told of | `decided` |
-//! | it has a result | `executed` |
+//! | it has a result, or one in spite of a denial | `executed` |
 //! | it has ended without one | `abandoned` |
 
 use alloc::boxed::Box;
@@ -23,6 +23,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use super::approval::is_allow;
 use super::session::session_param;
 use super::{Asked, Work, history};
 use crate::access::ctx::Ctx;
@@ -115,9 +116,14 @@ impl Audited {
         }
         if let Some(at) = call.completed_at {
             self.0.remove(&call.id);
+            let has_failed = call.status == Progress::Error;
+            // Its error says no more than the denial does; that it went well in spite of one is said.
+            if has_failed && decision.is_some_and(|decision| !is_allow(decision.kind)) {
+                return news;
+            }
             let kind =
                 if call.output.is_some() { AuditKind::Executed } else { AuditKind::Abandoned };
-            let note = (call.status == Progress::Error).then(|| String::from("not well"));
+            let note = has_failed.then(|| String::from("not well"));
             news.push(AuditRecord { kind, at, note, ..about() });
         }
         news

@@ -58,10 +58,16 @@ pub(crate) fn check(path: &Path, repository: Option<&Path>) -> Result<PathBuf, P
     }
     check_parents(&real).map_err(|error| ProgramFault::Unsafe(error.to_string()))?;
     let repository = repository.and_then(|repository| repository.canonicalize().ok());
-    if repository.is_some_and(|repository| real.starts_with(repository)) {
+    if repository.is_some_and(|repository| real.starts_with(repository)) && !is_this(&real) {
         return refuse("lies in the repository that it would work in");
     }
     Ok(real)
+}
+
+/// The program that runs here already; one that was put in its place since is another one. The demo is a part of it, and
+/// whoever builds clawd has it in the repository.
+fn is_this(real: &Path) -> bool {
+    env::current_exe().and_then(|own| own.canonicalize()).is_ok_and(|own| own == real)
 }
 
 fn is_ours(found: &fs::Metadata) -> bool {

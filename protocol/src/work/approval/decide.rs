@@ -201,7 +201,7 @@ impl Work {
     }
 }
 
-pub(super) const fn is_allow(kind: DecisionKind) -> bool {
+pub(in crate::work) const fn is_allow(kind: DecisionKind) -> bool {
     match kind {
         DecisionKind::AllowOnce | DecisionKind::AllowSession => true,
         DecisionKind::Deny | DecisionKind::Expired | DecisionKind::Cancelled => false,
