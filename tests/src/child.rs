@@ -1,20 +1,24 @@
-//! A scripted agent: what the real `claude` does with its standard input and output, one act after another.
+//! A scripted agent: what the real one does with its standard input and output, one act after another. It speaks as claude
+//! does; a process that was started as codex is, speaks as `codex` has it.
 //!
 //! Owns the course of turns, the questions and the count of what its tools really did; refuses to know the daemon. A
 //! tool that asks does its work once, after `allow`, and never otherwise.
 //!
 //! ```text
-//! script     what it is to do        dialect    how it says so, as it was recorded from the real program
+//! script     what it is to do        dialect    how claude says so, as it was recorded from the real program
+//! codex      all of that, for the other one
 //! ```
 
+mod codex;
 mod dialect;
 mod script;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use clawd_protocol::{Command, Instant, Stream};
 use serde_json::{Value, json};
 
+use codex::Codex;
 pub use script::{Act, Script};
 
 /// Something that the agent did.
@@ -62,17 +66,27 @@ pub struct Child {
     ids: u64,
     turns: u64,
     deeds: Vec<Deed>,
+    /// It is a codex, and this is all that it is.
+    codex: Option<Codex>,
 }
 
 impl Child {
-    /// A process that will follow `script`; `number` makes its ids unlike another's.
+    /// A process that will follow `script`; `number` makes its ids unlike another's, and these conversations were written
+    /// down before it.
     #[must_use]
-    pub fn new(command: Command, script: Script, number: u64) -> Self {
+    pub fn new(
+        command: Command,
+        script: Script,
+        number: u64,
+        conversations: &BTreeSet<String>,
+    ) -> Self {
         let after = |flag: &str| {
             let at = command.args.iter().position(|arg| arg == flag)?;
             command.args.get(at + 1).cloned()
         };
         let session = after("--session-id").or_else(|| after("--resume")).unwrap_or_default();
+        let is_codex = command.args.first().is_some_and(|arg| arg == "app-server");
+        let codex = is_codex.then(|| Codex::new(script.clone(), number, conversations.clone()));
         Self {
             command,
             fed: Vec::new(),
@@ -92,6 +106,35 @@ impl Child {
             ids: number * 1_000,
             turns: 0,
             deeds: Vec::new(),
+            codex,
+        }
+    }
+
+    /// It speaks as codex does.
+    #[must_use]
+    pub const fn is_codex(&self) -> bool {
+        self.codex.is_some()
+    }
+
+    /// Conversations that it has written down since the last time.
+    pub fn begun(&mut self) -> Vec<String> {
+        let news = self.codex.as_mut().map(|codex| &mut codex.news);
+        news.map(|news| std::mem::take(&mut news.begun)).unwrap_or_default()
+    }
+
+    /// What a codex did has been done by the process.
+    fn take_news(&mut self) {
+        let Some(codex) = &mut self.codex else { return };
+        let news = &mut codex.news;
+        self.done.append(&mut news.done);
+        self.answers.append(&mut news.answers);
+        let (written, exit) = (std::mem::take(&mut news.written), news.exit);
+        self.wake_at = codex.wake_at();
+        for (stream, bytes) in written {
+            self.write(stream, bytes);
+        }
+        if let Some(code) = exit {
+            self.exit(Some(code));
         }
     }
 
@@ -103,8 +146,9 @@ impl Child {
 
     /// The id of the request that waits for an answer.
     #[must_use]
-    pub fn asks(&self) -> Option<&str> {
-        self.asked.as_ref().map(|asked| asked.request.as_str())
+    pub fn asks(&self) -> Option<String> {
+        let asks = self.codex.as_ref().and_then(Codex::asks).map(|request| request.to_string());
+        asks.or_else(|| self.asked.as_ref().map(|asked| asked.request.clone()))
     }
 
     /// When it will do something by itself.
@@ -134,17 +178,25 @@ impl Child {
             }
             let line = std::mem::take(&mut self.line);
             match serde_json::from_slice::<Value>(&line) {
-                Ok(value) => self.hear(&value),
+                Ok(value) => match &mut self.codex {
+                    Some(codex) => codex.hear(now, &value),
+                    None => self.hear(&value),
+                },
                 Err(_) if line.is_empty() => {}
                 Err(_) => self.refuse("Error parsing streaming input line\n"),
             }
         }
         self.run(now);
+        self.take_news();
     }
 
     /// Its input ended.
     pub fn finish(&mut self, now: Instant) {
         self.is_finished = true;
+        if let Some(codex) = &mut self.codex {
+            codex.finish();
+            return self.take_news();
+        }
         if let Some(asked) = self.asked.take() {
             self.tool_result(&asked.tool, true, "Tool permission stream closed");
         }
@@ -161,7 +213,11 @@ impl Child {
     pub fn wake(&mut self, now: Instant) {
         if self.wake_at.is_some_and(|at| at <= now) {
             self.wake_at = None;
-            self.run(now);
+            match &mut self.codex {
+                Some(codex) => codex.wake(now),
+                None => self.run(now),
+            }
+            self.take_news();
         }
     }
 
@@ -209,7 +265,12 @@ impl Child {
     }
 
     fn run(&mut self, now: Instant) {
-        while !self.is_gone && !self.is_hung && self.asked.is_none() && self.wake_at.is_none() {
+        while self.codex.is_none()
+            && !self.is_gone
+            && !self.is_hung
+            && self.asked.is_none()
+            && self.wake_at.is_none()
+        {
             if let Some(turn) = &mut self.turn {
                 match turn.pop_front() {
                     Some(act) => self.act(now, act),
@@ -292,7 +353,8 @@ mod tests {
         let args = ["--session-id", "s1"].map(str::to_owned).to_vec();
         let env = Env { inherit: &[], set: Vec::new() };
         let cwd = "/repo".to_owned();
-        Child::new(Command { program: "claude".to_owned(), args, cwd, env }, turns, 1)
+        let command = Command { program: "claude".to_owned(), args, cwd, env };
+        Child::new(command, turns, 1, &BTreeSet::new())
     }
 
     fn said(child: &mut Child) -> Vec<Value> {

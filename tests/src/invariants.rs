@@ -18,6 +18,7 @@ mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use clawd_protocol::agent::codex;
 use clawd_protocol::policy::Policy;
 use clawd_protocol::record::Decision;
 use clawd_protocol::{
@@ -27,7 +28,7 @@ use clawd_protocol::{
 
 use crate::child::Child;
 use crate::link::Link;
-use crate::machine::CLAUDE;
+use crate::machine::{CLAUDE, CODEX};
 use crate::store::Store;
 use heard::{Log, Wish};
 use limits::within;
@@ -253,7 +254,10 @@ impl Invariants {
 
     /// No prompt, no secret and no leave to skip asking is ever an argument (security A8, H1, I1).
     fn on_spawn(&self, command: &Command) -> Verdict {
-        ensure(command.program == CLAUDE, || format!("started {}", command.program))?;
+        let is_known = [CLAUDE, CODEX].contains(&command.program.as_str());
+        ensure(is_known, || format!("started {}", command.program))?;
+        let is_the_same = command.program != CODEX || command.args == codex::launch();
+        ensure(is_the_same, || format!("arguments of a shared process: {:?}", command.args))?;
         for arg in &command.args {
             no_token(arg, "an argument")?;
             ensure(!arg.contains("skip-permissions"), || format!("argument {arg}"))?;

@@ -11,6 +11,9 @@ use crate::child::{Child, Script};
 /// Where the agent's program is.
 pub const CLAUDE: &str = "/opt/claude/bin/claude";
 
+/// Where codex is, if there is one.
+pub const CODEX: &str = "/opt/codex/bin/codex";
+
 /// Where the demo is: clawd itself.
 pub const DEMO: &str = "/opt/clawd/bin/clawd";
 
@@ -34,6 +37,8 @@ pub struct Machine {
     pub directories: BTreeMap<String, Result<String, PathFault>>,
     /// The agent's program.
     pub claude: Claude,
+    /// Codex is installed, and logged in.
+    pub has_codex: bool,
     /// What the next agent processes will do, one after another; then they just say `ok`.
     pub scripts: VecDeque<Script>,
     /// Conversations that agents have written down.
@@ -53,6 +58,7 @@ impl Default for Machine {
                 at("/", Ok("/".to_owned())),
             ]),
             claude: Claude::Ready,
+            has_codex: false,
             scripts: VecDeque::new(),
             conversations: BTreeSet::new(),
         }
@@ -69,6 +75,9 @@ impl Machine {
             let stdout = "0.0.0 (clawd demo)\n".to_owned();
             let run = Run { code: Some(0), stdout, stderr: String::new() };
             return Ok(Probe { path: DEMO.to_owned(), runs: vec![run] });
+        }
+        if runs.iter().flatten().any(|arg| arg == "login") {
+            return self.probe_codex();
         }
         let is_in = match self.claude {
             Claude::Ready => true,
@@ -94,8 +103,38 @@ impl Machine {
         Ok(Probe { path: CLAUDE.to_owned(), runs: runs.iter().map(run).collect() })
     }
 
+    fn probe_codex(&self) -> Result<Probe, ProgramFault> {
+        if !self.has_codex {
+            return Err(ProgramFault::Missing);
+        }
+        let run = |stdout: &str| {
+            let stderr = "API key configured - sk-***\n".to_owned();
+            Run { code: Some(0), stdout: stdout.to_owned(), stderr }
+        };
+        let runs = vec![run("codex-cli 0.169.0\n"), run("")];
+        Ok(Probe { path: CODEX.to_owned(), runs })
+    }
+
+    /// Conversations that agents have written down.
+    pub(crate) const fn conversations(&self) -> &BTreeSet<String> {
+        &self.conversations
+    }
+
+    /// Somebody has cleaned up.
+    pub fn forget_conversations(&mut self) {
+        self.conversations.clear();
+    }
+
+    /// These conversations were written down.
+    pub(crate) fn keep(&mut self, conversations: Vec<String>) {
+        self.conversations.extend(conversations);
+    }
+
     /// An agent starts: it continues a conversation that there is, or begins one that there is not yet.
     pub(crate) fn greet(&mut self, child: &mut Child) {
+        if child.is_codex() {
+            return;
+        }
         let session = child.session().to_owned();
         if child.command.args.iter().any(|arg| arg == "--resume") {
             if !self.conversations.contains(&session) {

@@ -63,6 +63,7 @@ impl Setup {
 #[must_use]
 pub fn run(bytes: &[u8], setup: &Setup) -> World {
     let mut world = World::new(setup.limits.clone());
+    world.machine.has_codex = true;
     if setup.has_extra_ticks {
         world.tick_before_each_input();
     }

@@ -59,6 +59,18 @@ fn runs_take_up_what_waited_before_a_crash() {
 }
 
 #[test]
+fn runs_let_codex_work() {
+    let setup = setup_named("everybody");
+    let mut deeds = 0;
+    for seed in 0..60 {
+        let world = run(&bytes_of_seed(seed, STEPS), &setup);
+        let codex = world.children().filter(|child| child.is_codex());
+        deeds += codex.map(|child| child.done.len()).sum::<usize>();
+    }
+    assert!(deeds >= 10, "codex did {deeds} things: that proves nothing");
+}
+
+#[test]
 fn strangers_achieve_nothing_in_a_hundred_seeds() {
     run_seeds("strangers", 0..100);
 }

@@ -53,6 +53,7 @@ fn a_session_gets_the_agent_that_its_maker_names() {
 #[test]
 fn the_demo_is_called_a_demo() {
     let mut world = World::default();
+    world.machine.has_codex = true;
     let owner = world.owner();
     let listed = world.call(owner, "daemon.providers", json!({})).expect("a list");
     for provider in listed.as_array().expect("an array") {

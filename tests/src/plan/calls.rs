@@ -109,12 +109,17 @@ impl Run<'_> {
             "role": self.dice.one_of(&roles), "name": "n", "title": "t", "platform": "ios",
             "content": "hello", "clientMessageId": format!("c{}", self.dice.below(6)),
             "pin": self.pins.last().cloned().unwrap_or_else(|| "000000".to_owned()),
-            "provider": "claude", "model": null, "limit": self.dice.below(12),
+            "provider": self.provider(), "model": null, "limit": self.dice.below(12),
             "decision": if self.dice.below(2) == 0 { "grant" } else { "deny" },
             "scope": if self.dice.below(3) == 0 { "session" } else { "once" },
             "tool": "Bash", "input": {"command": "ls"}, "deltas": self.dice.below(2) == 0,
             "after": self.dice.below(200), "token": "clawd_l_guess",
         })
+    }
+
+    /// Claude, or codex. Not a choice of its own: runs that were found before there was one go on as they did.
+    pub(super) const fn provider(&self) -> &'static str {
+        if self.dice.0.len() % 2 == 0 { "codex" } else { "claude" }
     }
 
     pub(super) fn decide(&mut self) {
@@ -158,7 +163,8 @@ impl Run<'_> {
     pub(super) fn talk(&mut self) {
         let Some(client) = self.client() else { return };
         if self.sessions.is_empty() {
-            self.world.ask(client, "session.create", json!({"repoPath": "/repo"}));
+            let params = json!({"repoPath": "/repo", "provider": self.provider()});
+            self.world.ask(client, "session.create", params);
         } else if let Some(session) = self.dice.one_of(&self.sessions) {
             let params = json!({"sessionId": session, "content": "go on"});
             self.world.ask(client, "session.sendMessage", params);

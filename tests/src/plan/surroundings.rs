@@ -67,10 +67,11 @@ impl Run<'_> {
         let owner = self.world.stranger(Source::Unix);
         let token = self.world.token();
         self.clients.push(owner);
-        for (method, params) in [
-            ("daemon.auth", json!({ "token": token })),
-            ("session.create", json!({"repoPath": "/repo", "initialMessage": "build"})),
-        ] {
+        let draft = json!({"repoPath": "/repo", "initialMessage": "build",
+            "provider": self.provider()});
+        for (method, params) in
+            [("daemon.auth", json!({ "token": token })), ("session.create", draft)]
+        {
             // There may be no room for one more.
             if self.world.link(owner.conn).is_open() {
                 self.world.ask(owner, method, params);

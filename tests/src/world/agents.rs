@@ -12,7 +12,8 @@ use crate::child::{Child, Deed, Script};
 impl World {
     pub(super) fn spawn(&mut self, proc: ProcId, command: Command) {
         let script: Script = self.machine.scripts.pop_front().unwrap_or_default();
-        let mut child = Child::new(command, script, self.fresh_name());
+        let number = self.fresh_name();
+        let mut child = Child::new(command, script, number, self.machine.conversations());
         self.owe(Origin::Child(proc), Due::Spawned(proc));
         self.machine.greet(&mut child);
         self.children.insert(proc, child);
@@ -35,6 +36,7 @@ impl World {
     pub(super) fn listen_to_children(&mut self) {
         let mut heard = Vec::new();
         for (proc, child) in &mut self.children {
+            self.machine.keep(child.begun());
             heard.extend(child.deeds().into_iter().map(|deed| (*proc, deed)));
         }
         for (proc, deed) in heard {

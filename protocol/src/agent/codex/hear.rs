@@ -153,7 +153,7 @@ impl Codex {
     fn on_turn_started(&mut self, lane: Lane, params: &Params<'_>, floor: &mut Floor<'_, '_>) {
         let Some(thread) = self.threads.get_mut(&lane) else { return };
         let id = turn(params.turn).and_then(|turn| text(turn.id)).map(|id| id.into_owned());
-        thread.turn.get_or_insert(Turn { id: None }).id = id;
+        thread.turn.get_or_insert(Turn::new()).id = id;
         floor.tell(
             lane,
             AgentEvent::Began {

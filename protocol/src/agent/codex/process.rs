@@ -181,7 +181,7 @@ impl Codex {
         let Some(thread) = self.threads.get_mut(&lane) else { return };
         let Some((text, message)) = thread.prompt.take() else { return };
         let Some(name) = thread.open_id().map(ToString::to_string) else { return };
-        thread.turn.get_or_insert(Turn { id: None });
+        thread.turn.get_or_insert(Turn::new());
         let id = self.await_answer(Awaited::Turn(lane));
         out.extend(speak::start_turn(id, &name, &text, &message));
     }
@@ -194,12 +194,14 @@ impl Codex {
             thread.is_interrupted = thread.prompt.is_some();
             return out;
         };
-        if thread.turn.is_some() {
-            let Some(turn) = thread.turn_id().map(ToString::to_string) else {
+        if let Some(turn) = &mut thread.turn {
+            let Some(id) = turn.id.clone() else {
                 thread.is_interrupted = true;
                 return out;
             };
-            out.extend(speak::interrupt_turn(self.next_id(), &name, &turn));
+            if !core::mem::replace(&mut turn.is_stopping, true) {
+                out.extend(speak::interrupt_turn(self.next_id(), &name, &id));
+            }
         }
         out.extend(speak::end_commands(self.next_id(), &name));
         out

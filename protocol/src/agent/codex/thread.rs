@@ -54,6 +54,15 @@ pub(super) enum Stage {
 pub(super) struct Turn {
     /// Its name, when codex has said it.
     pub(super) id: Option<String>,
+    /// It was told to stop.
+    pub(super) is_stopping: bool,
+}
+
+impl Turn {
+    /// One that codex has not named yet.
+    pub(super) const fn new() -> Self {
+        Self { id: None, is_stopping: false }
+    }
 }
 
 impl Thread {
