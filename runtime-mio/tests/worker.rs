@@ -51,7 +51,7 @@ impl Office {
     fn probe(&mut self, program: &Path, runs: &[&[&str]], timeout: Duration) -> Answer {
         let path = Some(program.to_str().unwrap().to_owned());
         self.answer(Question::Probe {
-            program: Program { name: "claude", path },
+            program: Program { name: "claude", path, behind: &[] },
             runs: runs.iter().map(|run| run.iter().map(|&arg| arg.to_owned()).collect()).collect(),
             env: Env { inherit: &["PATH"], set: Vec::new() },
             timeout,
@@ -162,7 +162,7 @@ fn i2_a_probe_does_not_run_what_is_unsafe_or_missing() {
 fn stand_in_that_looks_for_claude() {
     let Some(expected) = std::env::var_os("CLAWD_STAND_IN") else { return };
     let answer = Office::new().answer(Question::Probe {
-        program: Program { name: "claude", path: None },
+        program: Program { name: "claude", path: None, behind: &[] },
         runs: Vec::new(),
         env: Env { inherit: &[], set: Vec::new() },
         timeout: LONG,
@@ -202,12 +202,44 @@ fn i2_a_program_is_found_by_absolute_entries_only() {
 }
 
 #[test]
+fn i2_a_program_behind_another_is_run_only_if_it_may_be_trusted() {
+    let home = home();
+    let home = home.path().canonicalize().unwrap();
+    for dir in ["launcher", "native"] {
+        fs::create_dir(home.join(dir)).unwrap();
+        fs::set_permissions(home.join(dir), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let launcher = script(&home.join("launcher"), "codex.js", "exit 0");
+    let mut office = Office::new();
+    let mut found = || {
+        let path = Some(launcher.to_str().unwrap().to_owned());
+        let answer = office.answer(Question::Probe {
+            program: Program { name: "codex", path, behind: &["../none/x", "../native/codex"] },
+            runs: Vec::new(),
+            env: Env { inherit: &[], set: Vec::new() },
+            timeout: LONG,
+        });
+        let Answer::Probe(Ok(Probe { path, .. })) = answer else { panic!("{answer:?}") };
+        path
+    };
+    assert_eq!(found(), launcher.to_str().unwrap());
+    let native = script(&home.join("native"), "codex", "exit 0");
+    assert_eq!(found(), native.to_str().unwrap());
+    fs::set_permissions(&native, fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(found(), launcher.to_str().unwrap(), "others could change the one behind");
+}
+
+#[test]
 fn c6_one_question_too_many_is_answered_at_once() {
     let home = home();
     let slow = script(home.path(), "slow", "sleep 0.3");
     let mut office = Office::new();
     let slow = Question::Probe {
-        program: Program { name: "slow", path: Some(slow.to_str().unwrap().to_owned()) },
+        program: Program {
+            name: "slow",
+            path: Some(slow.to_str().unwrap().to_owned()),
+            behind: &[],
+        },
         runs: vec![Vec::new()],
         env: Env { inherit: &["PATH"], set: Vec::new() },
         timeout: LONG,

@@ -100,7 +100,11 @@ impl Provider {
             Self::Codex => codex::NAME,
             Self::Demo => demo::PROGRAM,
         };
-        Program { name, path: self.config(config).path.clone() }
+        let behind = match self {
+            Self::Codex => codex::BEHIND,
+            Self::Claude | Self::Demo => &[],
+        };
+        Program { name, path: self.config(config).path.clone(), behind }
     }
 
     /// The runs that [`Self::read_probe`] reads.

@@ -303,6 +303,9 @@ pub struct Program {
     pub name: &'static str,
     /// Its absolute path, if the owner set one.
     pub path: Option<String>,
+    /// Where the program itself is if the one that was found only starts it, as paths from there: the first of them that
+    /// is there and may be trusted is run instead.
+    pub behind: &'static [&'static str],
 }
 
 /// A child's environment: nothing but this (security I3).

@@ -13,8 +13,16 @@ use clawd_protocol::{Env, Program, ProgramFault};
 
 use crate::files::check_parents;
 
-/// The program's canonical path, if it may be trusted: the owner's path if there is one, else the first in `PATH`.
+/// The program's canonical path, if it may be trusted: the owner's path if there is one, else the first in `PATH`, or what
+/// is behind that.
 pub(crate) fn find(program: &Program) -> Result<PathBuf, ProgramFault> {
+    let found = named(program)?;
+    let directory = found.parent().unwrap_or(Path::new("/"));
+    let behind = program.behind.iter().find_map(|path| check(&directory.join(path), None).ok());
+    Ok(behind.unwrap_or(found))
+}
+
+fn named(program: &Program) -> Result<PathBuf, ProgramFault> {
     if let Some(path) = &program.path {
         let path = Path::new(path);
         if !path.is_absolute() {

@@ -9,6 +9,50 @@ use alloc::vec::Vec;
 /// The program's name in `PATH`.
 pub const NAME: &str = "codex";
 
+/// Npm installs a script under that name. It starts the program itself, and with older versions of node stays beside it for
+/// nothing but its memory. The program's package is a sibling, or, where npm installed for everybody, inside.
+pub const BEHIND: &[&str] = behind();
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+const fn behind() -> &'static [&'static str] {
+    &[
+        "../../codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex",
+        "../node_modules/@openai/codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex",
+    ]
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+const fn behind() -> &'static [&'static str] {
+    &[
+        "../../codex-linux-arm64/vendor/aarch64-unknown-linux-musl/bin/codex",
+        "../node_modules/@openai/codex-linux-arm64/vendor/aarch64-unknown-linux-musl/bin/codex",
+    ]
+}
+
+#[cfg(all(target_os = "macos", target_arch = "x86_64"))]
+const fn behind() -> &'static [&'static str] {
+    &[
+        "../../codex-darwin-x64/vendor/x86_64-apple-darwin/bin/codex",
+        "../node_modules/@openai/codex-darwin-x64/vendor/x86_64-apple-darwin/bin/codex",
+    ]
+}
+
+#[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+const fn behind() -> &'static [&'static str] {
+    &[
+        "../../codex-darwin-arm64/vendor/aarch64-apple-darwin/bin/codex",
+        "../node_modules/@openai/codex-darwin-arm64/vendor/aarch64-apple-darwin/bin/codex",
+    ]
+}
+
+#[cfg(not(all(
+    any(target_os = "linux", target_os = "macos"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+const fn behind() -> &'static [&'static str] {
+    &[]
+}
+
 /// Variables that codex gets from the daemon's environment, where set; it gets no others but those the owner named
 /// (security I3).
 pub const INHERIT: &[&str] = &[

@@ -39,6 +39,6 @@ mod vet;
 #[cfg(test)]
 mod tests;
 
-pub use launch::{INHERIT, NAME, SET, launch};
+pub use launch::{BEHIND, INHERIT, NAME, SET, launch};
 pub use probe::{probe_runs, read_probe};
 pub use process::Codex;
