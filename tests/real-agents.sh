@@ -51,9 +51,8 @@ program() {
     if [ ! -x "$cache/node_modules/.bin/$1" ]; then
         npm install --prefix "$cache" --no-audit --no-fund --loglevel=error "$package" >&2 || return 3
     fi
-    # codex comes with a launcher in front of the program, which would only stand in between.
-    native=$(find "$cache/node_modules/@openai" -path "*/bin/$1" -type f 2>/dev/null | head -n 1)
-    echo "${native:-$(readlink -f "$cache/node_modules/.bin/$1")}"
+    # What npm installs as codex is a launcher; that the program behind it is run is one of the stories.
+    readlink -f "$cache/node_modules/.bin/$1"
 }
 
 if [ ! -x "$clawd" ]; then

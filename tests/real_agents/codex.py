@@ -6,6 +6,12 @@ from talk import asked, begin, failed, finish, turn
 RULE = 'prefix_rule(pattern=["touch"], decision="allow")\n'
 
 
+def the_program_itself_is_run(world, provider):
+    """What npm installs as `codex` is a script that starts the program."""
+    found = world.connect().call("daemon.checkProvider", provider=provider)
+    assert not found["path"].endswith(".js"), found
+
+
 def the_owners_own_rules_keep_codex_out(world, provider):
     """Codex would run what they allow without asking, so no conversation is opened."""
     owner = world.connect()
@@ -114,6 +120,7 @@ def nobody_logged_in_is_said_at_once(world, provider):
 
 
 STORIES = [
+    the_program_itself_is_run,
     the_owners_own_rules_keep_codex_out,
     a_trusted_repository_brings_nothing_along,
     the_owners_servers_are_not_started,
