@@ -1,5 +1,7 @@
 """What only codex can do wrong."""
 
+import signal
+
 import stories
 from talk import asked, begin, failed, finish, turn
 
@@ -84,6 +86,32 @@ def what_is_allowed_runs_outside_of_a_sandbox_and_once(world, provider):
     assert (world.root / "outside.txt").read_text() == "once\n"
 
 
+def a_conversation_moves_to_another_model_beside_another(world, provider):
+    """It is left and opened again in the same process, which goes on with the other one."""
+    owner = world.connect()
+    other, session = (world.session(owner, provider) for _ in range(2))
+    assert turn(owner, other, "say one") == "one"
+    assert turn(owner, session, "say two") == "two"
+    owner.call("session.setModel", sessionId=session, model="gpt-5.5-mini")
+    text = turn(owner, session, "recall")
+    assert "say two" in text and "say one" not in text, text
+    assert owner.call("session.get", sessionId=session)["model"] == "gpt-5.5-mini"
+    text = turn(owner, other, "recall")
+    assert "say one" in text and "say two" not in text, text
+
+
+def a_killed_daemon_leaves_no_command(world, provider):
+    owner = world.connect()
+    session = world.session(owner, provider)
+    begin(owner, session, "run echo $$ > pid.txt; exec tail -f /dev/null")
+    owner.call("tool.approve", sessionId=session, toolCallId=asked(owner, session)["id"])
+    path = world.repo / "pid.txt"
+    stories.until(lambda: path.exists() and path.read_text().strip())
+    world.end(signal.SIGKILL)
+    stories.until(lambda: not any(b"tail\0-f" in line for line in stories.commands()), seconds=5)
+    world.start()
+
+
 def a_models_own_program_asks_too(world, provider):
     """The model that codex uses by itself calls tools from within a script."""
     config = world.home / ".codex" / "config.toml"
@@ -126,6 +154,8 @@ STORIES = [
     the_owners_servers_are_not_started,
     looking_asks_as_well,
     what_is_allowed_runs_outside_of_a_sandbox_and_once,
+    a_conversation_moves_to_another_model_beside_another,
+    a_killed_daemon_leaves_no_command,
     a_models_own_program_asks_too,
     too_many_requests_end_the_turn,
     a_question_of_the_model_is_refused,
