@@ -119,7 +119,7 @@ impl Run<'_> {
 
     /// Claude, or codex. Not a choice of its own: runs that were found before there was one go on as they did.
     pub(super) const fn provider(&self) -> &'static str {
-        if self.dice.0.len() % 2 == 0 { "codex" } else { "claude" }
+        if self.dice.0.len().is_multiple_of(2) { "codex" } else { "claude" }
     }
 
     pub(super) fn decide(&mut self) {

@@ -5,7 +5,7 @@
 //!
 //! | a conversation | waits for | then |
 //! |---|---|---|
-//! | `Waiting` | the answer to `initialize` | is vetted: [`vet`] |
+//! | `Waiting` | the answer to `initialize` | is vetted: `vet` |
 //! | `Vetting` | what the owner's configuration allows | `thread/start` or `thread/resume` |
 //! | `Opening` | its id, and that codex agreed to ask | the prompt that was kept back |
 //! | `Open` | prompts | `turn/start` |
@@ -19,7 +19,7 @@
 //! What was found out about asking, with the policy `untrusted`: every command asks, `ls` as well, also from within a
 //! script of a model's own ("code mode"), and whatever the sandbox; so does every patch, and every text written into a
 //! running command. What is denied does not run. What is allowed is tried in the sandbox first, if there is one, so turns
-//! have none. What does *not* ask: what a rule in `$CODEX_HOME/rules` allows (so [`vet`] refuses those), tools of MCP
+//! have none. What does *not* ask: what a rule in `$CODEX_HOME/rules` allows (so `vet` refuses those), tools of MCP
 //! servers that call themselves read-only (so no such server is started), a hook that answers in our place, agents that
 //! codex starts itself and searches of the web (so all three are off). Pictures are looked at unasked, which changes nothing.
 
