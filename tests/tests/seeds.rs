@@ -43,6 +43,13 @@ fn a_hundred_and_fifty_seeds_with_tiny_limits() {
 }
 
 #[test]
+fn seeds_that_failed_once() {
+    // A decision that fell with the end of its turn was told, and lost with the power.
+    run_seeds("everybody", 902..903);
+    run_seeds("tiny", 902..903);
+}
+
+#[test]
 fn runs_take_up_what_waited_before_a_crash() {
     let setup = setup_named("everybody");
     let mut taken_up = 0;

@@ -45,7 +45,9 @@ use crate::contract::effect::{Change, Question, Sync};
 use crate::contract::error::StoreFault;
 use crate::contract::id::{AskId, DeviceId, OpId, ProcId, SessionId, ToolCallId};
 use crate::contract::input::Answer;
-use crate::contract::record::{MessageRecord, Progress, Role, SessionRecord, SessionStatus};
+use crate::contract::record::{
+    AuditKind, MessageRecord, Progress, Role, SessionRecord, SessionStatus,
+};
 use crate::contract::snapshot::Snapshot;
 use crate::engine::pending::Pending;
 use crate::engine::{Entry, Timer};
@@ -219,6 +221,9 @@ impl Work {
         if let Some(session) = after.session.and_then(|id| self.sessions.get_mut(&id)) {
             session.ops = session.ops.saturating_add(1);
         }
+        let is_decision = |change: &Change| matches!(change, Change::Audit(record) if record.kind == AuditKind::Decided);
+        // Whoever was told of a decision must not meet the question again when the power has gone.
+        let sync = if changes.iter().any(is_decision) { Sync::Disk } else { sync };
         let notices = core::mem::take(&mut after.notices);
         let (op, entries) = cx.store_telling(changes, notices, sync);
         self.stored.await_(op, Kept { after, entries, untold });
