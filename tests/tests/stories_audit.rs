@@ -85,6 +85,17 @@ fn h8_a_denial_and_the_end_of_time_are_decisions_too() {
 }
 
 #[test]
+fn h8_a_deleted_session_leaves_no_open_end() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let id = session(&mut world, owner, "one");
+    waiting(&mut world, owner);
+    world.call(owner, "session.delete", json!({"sessionId": id})).expect("deleted");
+    world.settle();
+    assert_eq!(kinds(&world), ["started", "requested", "decided"]);
+}
+
+#[test]
 fn h8_a_tool_that_nobody_is_asked_about_is_written_down() {
     let mut world = World::default();
     let owner = world.owner();

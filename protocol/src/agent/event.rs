@@ -110,6 +110,11 @@ pub enum AgentEvent<'a> {
     },
     /// The turn has ended; every tool call and ask still open has ended with it.
     TurnEnded(TurnEnd<'a>),
+    /// It does not agree to be asked before it uses tools: it must not be used.
+    Unruly {
+        /// Why, in its words.
+        why: &'a str,
+    },
     /// The line is no JSON object.
     Garbage,
     /// The line says nothing that matters here, except that the agent lives.

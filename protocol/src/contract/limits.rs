@@ -123,6 +123,10 @@ pub struct Limits {
     pub probe_fresh: Duration,
     /// How long a provider may take to say its version and login.
     pub probe_timeout: Duration,
+    /// How long the world may take to read in the audit log.
+    pub audit_read_timeout: Duration,
+    /// A provider that says that it was asked too much is left alone for so long at most.
+    pub provider_rest_max: Duration,
     /// How long the world may take to look at a directory.
     pub directory_timeout: Duration,
     /// Bytes that an agent was given and has not taken; beyond them it is ended.
@@ -220,6 +224,8 @@ impl Default for Limits {
             agent_exit_timeout: Duration::from_secs(5),
             probe_fresh: Duration::from_secs(60),
             probe_timeout: Duration::from_secs(15),
+            audit_read_timeout: Duration::from_secs(10),
+            provider_rest_max: Duration::from_secs(900),
             directory_timeout: Duration::from_secs(10),
             agent_input_max: 8 * 1024 * 1024,
             tool_name_max: 256,

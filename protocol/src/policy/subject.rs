@@ -41,6 +41,8 @@ struct Input<'a> {
     #[serde(borrow, default)]
     cwd: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    shell: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     run_in_background: Option<&'a RawValue>,
     #[serde(borrow, default)]
     file_path: Option<&'a RawValue>,
@@ -110,19 +112,37 @@ pub fn input_of(tool: &str, text: &str) -> Option<String> {
     }
 }
 
+/// How codex runs a line, in shells that read a plain one alike.
+const SHELLS: &[&str] = &[
+    "/bin/bash -lc",
+    "/bin/bash -c",
+    "/bin/sh -lc",
+    "/bin/sh -c",
+    "/bin/zsh -lc",
+    "/bin/zsh -c",
+    "/usr/bin/bash -lc",
+    "/usr/bin/bash -c",
+    "/usr/bin/sh -lc",
+    "/usr/bin/sh -c",
+    "/usr/bin/zsh -lc",
+    "/usr/bin/zsh -c",
+];
+
 fn line<'a>(
     raw: &'a RawValue,
     input: &Input<'a>,
     ground: Ground<'_>,
 ) -> Result<Subject<'a>, &'static str> {
     let line: Cow<'a, str> = text(input.command)?.ok_or("its input has no `command`")?;
-    let is_elsewhere = text(input.cwd)?.is_some_and(|cwd| {
-        let place = Place::read(&cwd, ground.cwd, ground.home);
-        !place.is_plain() || !place.is_within(ground.cwd)
-    });
+    // A directory further down may be another repository, whose settings run what they like: as `git -C` would be, it is
+    // not what the rule speaks of.
+    let is_elsewhere = text(input.cwd)?.is_some_and(|cwd| cwd != ground.cwd);
+    let has_strange_shell = text(input.shell)?.is_some_and(|shell| !SHELLS.contains(&&*shell));
     let is_background = input.run_in_background.is_some_and(|raw| raw.get() != "false");
     let commands = if is_elsewhere {
         Err("it runs outside of the session's directory")
+    } else if has_strange_shell {
+        Err("nobody knows how its shell reads it")
     } else if is_background {
         Err("it runs in the background")
     } else if has_other_keys(raw) {
@@ -147,6 +167,8 @@ fn has_other_keys(raw: &RawValue) -> bool {
         description: Option<&'a RawValue>,
         #[serde(borrow, default)]
         run_in_background: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        shell: Option<&'a RawValue>,
         #[serde(borrow, default)]
         timeout: Option<&'a RawValue>,
     }
@@ -196,12 +218,19 @@ fn search<'a>(
     Ok(Subject::Search(places))
 }
 
+/// A patch of more files asks: nobody has looked at each of them against each rule.
+const CHANGES_MAX: usize = 256;
+
 fn patch<'a>(input: &Input<'a>, ground: Ground<'_>) -> Result<Subject<'a>, &'static str> {
     const UNREAD: &str = "its list of changes cannot be read";
     let raw = input.changes.filter(|raw| raw.get().starts_with('[')).ok_or(UNREAD)?;
     let mut places = Vec::new();
     let mut is_read = true;
     each(Some(raw), &mut |change| {
+        if places.len() >= CHANGES_MAX {
+            is_read = false;
+            return;
+        }
         let Some(change) = object::<Change<'_>>(Some(change)) else {
             is_read = false;
             return;

@@ -100,6 +100,7 @@ impl Method {
                 | Self::DeviceRotate
                 | Self::ToolCallAudit
                 | Self::AuditList
+                | Self::PolicyTest
         )
     }
 }

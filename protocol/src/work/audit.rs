@@ -41,6 +41,8 @@ use crate::wire::rpc::RpcError;
 pub(super) struct Told {
     is_requested: bool,
     decision: Option<DecisionKind>,
+    /// It waits on after its agent: whatever ends it, no tool of its own has run.
+    is_carried: bool,
 }
 
 /// What was told of all of them.
@@ -56,6 +58,7 @@ impl Audited {
         let told = |call: &ToolCallRecord| Told {
             is_requested: true,
             decision: call.decision.as_ref().map(|decision| decision.kind),
+            is_carried: call.is_carried,
         };
         Self(calls.iter().map(|call| (call.id, told(call))).collect())
     }
@@ -102,6 +105,8 @@ impl Audited {
             told.is_requested = true;
             news.push(AuditRecord { kind: AuditKind::Requested, at: call.created_at, ..about() });
         }
+        told.is_carried |= call.is_carried;
+        let has_run = call.output.is_some() && !told.is_carried;
         let decision = call.decision.as_ref();
         if let Some(decision) = decision.filter(|it| told.decision != Some(it.kind)) {
             told.decision = Some(decision.kind);
@@ -121,9 +126,8 @@ impl Audited {
             if has_failed && decision.is_some_and(|decision| !is_allow(decision.kind)) {
                 return news;
             }
-            let kind =
-                if call.output.is_some() { AuditKind::Executed } else { AuditKind::Abandoned };
-            let note = has_failed.then(|| String::from("not well"));
+            let kind = if has_run { AuditKind::Executed } else { AuditKind::Abandoned };
+            let note = (has_run && has_failed).then(|| String::from("not well"));
             news.push(AuditRecord { kind, at, note, ..about() });
         }
         news
@@ -178,8 +182,8 @@ impl Work {
         });
         match question {
             Ok(question) => {
-                let ask = cx.ask(question);
-                self.asked.await_(ask, Asked::Audit(call));
+                let timeout = cx.engine.config.limits.audit_read_timeout;
+                self.ask(cx, question, timeout, Asked::Audit(call));
             }
             Err(error) => cx.refuse(call, &error),
         }

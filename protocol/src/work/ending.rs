@@ -171,6 +171,8 @@ impl Work {
             return;
         }
         session.streamed = Streamed::default();
+        cx.engine.timers.disarm(Timer::Stream(id));
+        cx.engine.timers.disarm(Timer::Interrupt(id));
         let mut changes = Vec::new();
         end_calls(cx, session, Fate::TurnEnded, &mut changes, &mut Vec::new());
         self.tell_lost(cx, id, error);

@@ -168,7 +168,7 @@ impl Work {
         call: Call,
         result: Box<RawValue>,
     ) {
-        match self.agents.get_mut(&proc) {
+        match self.agents.get_mut(&proc).filter(|agent| !agent.is_ending) {
             Some(agent) => agent.deliver(call, result),
             None => cx.refuse(call, &gone()),
         }
@@ -227,6 +227,10 @@ impl Work {
     fn hear(&mut self, cx: &mut Ctx<'_>, proc: ProcId, lane: Option<Lane>, event: AgentEvent<'_>) {
         if event == AgentEvent::Garbage {
             return self.on_garbage(cx, proc);
+        }
+        if let AgentEvent::Unruly { why } = event {
+            let why = format!("the agent does not let itself be asked about its tools: {why}");
+            return self.break_off(cx, proc, &why, "see `clawd provider list`");
         }
         let agent = self.agents.get(&proc);
         let seat = lane.and_then(|lane| agent?.seats.get(&lane));

@@ -119,8 +119,9 @@ impl Providers {
 
     /// It has been asked too much, and said for how long it wants to be left alone.
     pub(super) fn rest(&mut self, cx: &Ctx<'_>, provider: Provider, wait_ms: Option<u64>) {
-        let until = wait_ms.map(|wait_ms| cx.engine.now.mono + Duration::from_millis(wait_ms));
-        self.known(provider).rests_until = until;
+        let rest_max = cx.engine.config.limits.provider_rest_max;
+        let rest = wait_ms.map(|wait_ms| Duration::from_millis(wait_ms).min(rest_max));
+        self.known(provider).rests_until = rest.map(|rest| cx.engine.now.mono + rest);
     }
 
     /// Whether it may be asked again.
@@ -179,6 +180,7 @@ impl Work {
         match named(params) {
             Ok(Some(provider)) => {
                 self.providers.doubt(provider);
+                self.providers.rest(cx, provider, None);
                 self.with_provider(cx, provider, Waiter::Check(call));
             }
             Ok(None) => cx.refuse(call, &RpcError::bad_params("provider", "is missing")),

@@ -357,10 +357,12 @@ impl Work {
         for echo in core::mem::take(&mut session.echoes) {
             echo.refuse(cx, &not_found());
         }
-        let changes = vec![Change::DeleteSession(id)];
-        // What was under way ends with it, whether or not the disk lets it go.
+        // What was under way ends with it, whether or not the disk lets it go; how it ended is on record.
+        let mut changes = Vec::new();
         session.turn = None;
-        end_calls(cx, &mut session, Fate::SessionGone, &mut Vec::new(), &mut Vec::new());
+        session.ops = 0;
+        end_calls(cx, &mut session, Fate::SessionGone, &mut changes, &mut Vec::new());
+        changes.push(Change::DeleteSession(id));
         if session.record.status == SessionStatus::Running {
             session.record.status = SessionStatus::Error;
         }

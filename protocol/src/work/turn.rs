@@ -17,8 +17,9 @@ use alloc::string::String;
 use alloc::vec;
 
 use super::approval::Ask;
+use super::ending::Ending;
 use super::send::created;
-use super::session::{Session, session_param};
+use super::session::session_param;
 use super::{After, Work, status_changed};
 use crate::access::account::empty;
 use crate::access::ctx::Ctx;
@@ -159,6 +160,7 @@ impl Work {
             }
             AgentEvent::TurnEnded(end) => self.on_turn_ended(cx, id, proc, &end),
             AgentEvent::Garbage
+            | AgentEvent::Unruly { .. }
             | AgentEvent::UnknownRequest { .. }
             | AgentEvent::Replied { .. }
             | AgentEvent::Ignored => {}
@@ -192,6 +194,7 @@ impl Work {
         let message = Turn::message(cx, id, session.record.message_count);
         session.record.message_count = session.record.message_count.saturating_add(1);
         let previous = core::mem::replace(&mut session.record.status, SessionStatus::Running);
+        session.is_pausing |= previous == SessionStatus::Paused;
         let reason = Some("background");
         let notices = vec![
             status_changed(cx, &session.record, previous, None, reason),
@@ -307,9 +310,15 @@ impl Work {
     }
 
     pub(crate) fn on_interrupt_late(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
-        if let Some(proc) = self.sessions.get(&id).and_then(Session::process) {
-            self.kill_agent(cx, proc);
+        let Some((proc, _)) = self.sessions.get(&id).and_then(|session| session.agent) else {
+            return;
+        };
+        // What it does for others must not end because of this one.
+        if self.agents.get(&proc).is_some_and(|agent| agent.seats.len() > 1) {
+            self.abandon(cx, id);
+            return self.finish_turn(cx, id, Ending::Cancelled);
         }
+        self.kill_agent(cx, proc);
     }
 
     pub(crate) fn on_agent_idle(&mut self, cx: &mut Ctx<'_>, id: SessionId) {

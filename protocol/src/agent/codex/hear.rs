@@ -145,7 +145,9 @@ impl Codex {
             "thread/tokenUsage/updated" => thread.usage = usage(params.usage).or(thread.usage),
             "error" => on_error(thread, lane, params, floor),
             "serverRequest/resolved" => self.on_resolved(lane, params, floor),
-            "thread/closed" if thread.turn.is_none() => thread.stage = Stage::Closed,
+            "thread/closed" if thread.turn.is_none() && matches!(thread.stage, Stage::Open) => {
+                thread.stage = Stage::Closed
+            }
             _ => {}
         }
     }

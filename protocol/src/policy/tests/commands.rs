@@ -126,8 +126,11 @@ fn h5_a_command_with_more_to_it_is_not_allowed() {
         let judgement = policy.judge("Bash", &input.to_string(), "/repo");
         assert_eq!(judgement.verdict, Verdict::Ask, "{more}");
     }
-    let inside = json!({"command": "ls", "cwd": "/repo/src"});
-    assert_eq!(policy.judge("Bash", &inside.to_string(), "/repo").verdict, Verdict::Allow);
+    // As codex asks: it names the directory and the shell.
+    let here = json!({"command": "ls", "cwd": "/repo", "shell": "/bin/bash -lc"});
+    assert_eq!(policy.judge("Bash", &here.to_string(), "/repo").verdict, Verdict::Allow);
+    let below = json!({"command": "ls", "cwd": "/repo/vendor", "shell": "/bin/bash -lc"});
+    assert_eq!(policy.judge("Bash", &below.to_string(), "/repo").verdict, Verdict::Ask);
 }
 
 #[test]
