@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use clawd_tests::daemon::Site;
+use clawd_tests::daemon::{Daemon, Failure, Site};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 fn log(site: &Site) -> PathBuf {
@@ -120,4 +121,79 @@ fn h8_a_running_daemon_tells_pages_of_its_log() {
     let page = owner.call("audit.list", before).expect("a page");
     assert_eq!(page["events"][0]["kind"], "started");
     assert_eq!(site.run(&["audit", "verify"]).0, Some(0));
+}
+
+#[test]
+fn h8_verify_names_half_a_line_and_a_line_in_the_middle_that_was_cut() {
+    let site = Site::new();
+    lived(&site);
+    let good = lines(&site);
+    let whole = fs::read(log(&site)).expect("a log");
+    fs::write(log(&site), &whole[..whole.len() - 20]).expect("written");
+    let (code, out, err) = site.run(&["audit", "verify"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("audit.log:5: the end was cut off: record 6 is missing"), "{err}");
+    let mut bad = good.clone();
+    bad[3].truncate(30);
+    put(&site, &bad);
+    let (code, _, err) = site.run(&["audit", "verify"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("audit.log:4: "), "{err}");
+}
+
+/// Makes it impossible, or possible again, that a file of the daemon grows beyond `bytes`.
+fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
+    let pid =
+        Pid::from_raw(daemon.process.pid().try_into().expect("a process")).expect("above zero");
+    let limit = Rlimit { current: bytes, maximum: None };
+    prlimit(Some(pid), Resource::Fsize, limit).expect("our own child");
+}
+
+#[test]
+fn h8_while_the_log_cannot_be_written_nothing_is_allowed_and_nothing_is_lost() {
+    let mut site = Site::new();
+    lived(&site);
+    // The log is longer than the database will ever be, so that a limit on all files is one for the log alone.
+    let padding = [vec![b'x'; 4 * 1024 * 1024], b"\n".to_vec()].concat();
+    let good = fs::read(log(&site)).expect("a log");
+    fs::write(log(&site), [&padding[..], &good].concat()).expect("written");
+    // The signal that comes with the limit ends whoever does not ignore it; a full disk sends none.
+    site.before = Some("trap '' XFSZ".to_owned());
+    let daemon = site.start();
+    let mut owner = daemon.owner();
+    let session = owner.create_session(&site.repo());
+    let mark = site.repo().join("mark");
+    owner.prompt(&session, &format!("tool touch {}", mark.display())).expect("taken");
+    let asked = owner.wait_event("tool.approvalRequested", |_| true);
+    let grant = json!({"approval_id": asked["approval_id"], "decision": "grant"});
+    let full = fs::metadata(log(&site)).expect("a log").len();
+    limit_files(&daemon, Some(full));
+    for _ in 0..2 {
+        let refused = owner.call("approval.respond", grant.clone()).expect_err("not written down");
+        let Failure::Refused { code, kind, .. } = refused else { panic!("{refused:?}") };
+        assert_eq!((code, kind.as_str()), (-32603, "storage_failed"));
+    }
+    assert!(owner.call("daemon.rotateToken", json!({})).is_err(), "nor is anything else done");
+    let ping = owner.call("daemon.ping", json!({})).expect("it serves on");
+    assert_eq!(ping["pong"], true);
+    assert!(!mark.exists(), "no side effect without its record");
+    let waiting = owner.call("approval.list", json!({})).expect("a list");
+    assert_eq!(waiting["approvals"][0]["approval_id"], asked["approval_id"], "it waits still");
+    limit_files(&daemon, None);
+    owner.call("approval.respond", grant).expect("allowed");
+    owner.wait_idle(&session);
+    assert!(mark.exists());
+    assert!(daemon.stop().success());
+    let whole = fs::read(log(&site)).expect("a log");
+    fs::write(log(&site), &whole[padding.len()..]).expect("written");
+    let (code, _, err) = site.run(&["audit", "verify"]);
+    assert_eq!(code, Some(0), "{err}");
+    let kinds: Vec<Value> = lines(&site).iter().map(|line| kind(line)).collect();
+    let count = |kind: &str| kinds.iter().filter(|it| *it == kind).count();
+    assert_eq!((count("requested"), count("decided"), count("executed")), (1, 1, 1), "{kinds:?}");
+    assert_eq!(count("rotated"), 0, "{kinds:?}");
+}
+
+fn kind(line: &str) -> Value {
+    serde_json::from_str::<Value>(line).expect("JSON")["kind"].clone()
 }
