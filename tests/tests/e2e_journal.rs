@@ -385,3 +385,77 @@ fn tail_shows_people_one_session_from_where_they_say() {
     let lost = Tail::start(&site, &["--since", "1000000"]);
     wait_until("it says so", PATIENCE, || lost.errors().contains("not known any more"));
 }
+
+/// The first event that says from where on is told.
+fn first_told(client: &mut Client) -> Value {
+    let told = client.take_events();
+    told.into_iter().find(|it| it["method"] != "daemon.ready").unwrap_or(Value::Null)
+}
+
+#[test]
+fn a_place_in_a_database_that_is_gone_is_a_reset_and_a_place_in_this_one_is_not() {
+    let site = Site::new();
+    let daemon = site.start();
+    let mut owner = daemon.owner();
+    let session = owner.create_session(&site.repo());
+    owner.turn(&session, "say one");
+    let subscribed = owner.call("events.subscribe", json!({})).expect("subscribed");
+    let (cursor, journal) = (subscribed["cursor"].clone(), subscribed["journal"].clone());
+    assert!(daemon.stop().success());
+
+    let daemon = site.start();
+    let back = |daemon: &Daemon| {
+        let mut owner = daemon.connect();
+        let params = json!({"token": daemon.token(), "after": cursor, "journal": journal});
+        owner.call("daemon.auth", params).expect("let in");
+        owner.call("events.subscribe", json!({})).expect("the replay is over");
+        owner
+    };
+    assert_ne!(first_told(&mut back(&daemon))["method"], "events.reset", "the same one");
+    assert!(daemon.stop().success());
+
+    for file in fs::read_dir(site.data()).expect("a directory") {
+        let path = file.expect("an entry").path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("clawd.db")) {
+            fs::remove_file(path).expect("removed");
+        }
+    }
+    let daemon = site.start();
+    let mut owner = daemon.owner();
+    let other = owner.create_session(&site.repo());
+    // Until the numbers of the new journal have passed the old place: a number alone says nothing.
+    let mut now = json!(0);
+    while now.as_u64() <= cursor.as_u64() {
+        owner.turn(&other, "say more");
+        now = owner.call("events.subscribe", json!({})).expect("subscribed")["cursor"].clone();
+    }
+    let mut owner = back(&daemon);
+    let told = first_told(&mut owner);
+    assert_eq!(
+        (&told["method"], &told["params"]["cursor"]),
+        (&json!("events.reset"), &now),
+        "{told}"
+    );
+    assert_eq!(owner.turn(&other, "say live"), "live");
+}
+
+#[test]
+fn a_message_sent_again_over_a_new_connection_and_after_kill_9_is_one_message() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    let session = daemon.owner().create_session(&site.repo());
+    let params = json!({"sessionId": session, "content": "say once", "clientMessageId": "c1"});
+    let mut first = daemon.owner();
+    let id = first.call("session.sendMessage", params.clone()).expect("taken")["id"].clone();
+    first.wait_idle(&session);
+    drop(first);
+    for _ in 0..2 {
+        let again = daemon.owner().call("session.sendMessage", params.clone()).expect("the same");
+        assert_eq!(again["id"], id);
+        daemon.kill();
+        daemon = site.start();
+    }
+    let params = json!({"sessionId": session});
+    let history = daemon.owner().call("session.getMessages", params).expect("a history");
+    assert_eq!(history.as_array().map(Vec::len), Some(2), "{history}");
+}
