@@ -185,3 +185,35 @@ fn i4_a_flood_of_words_and_tools_costs_no_memory_and_holds_nobody_up() {
     flood(&format!("yes '{DELTA}' | head -c 20000000"));
     flood(&format!("yes '{TOOL}' | head -c 5000000"));
 }
+
+/// Children of the daemon that have ended and were not seen off.
+fn zombies_of(daemon: &Daemon) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_zombie = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+    };
+    pids.filter(|pid| parent(*pid) == Some(daemon.process.pid()) && is_zombie(pid)).collect()
+}
+
+#[test]
+fn i4_no_end_of_an_agent_leaves_a_zombie() {
+    let site = Site::new();
+    let daemon = site.start();
+    let mut owner = daemon.owner();
+    for prompt in ["say bye", "crash", "garbage\ncrash", "hang", "fail 401"] {
+        let session = owner.create_session(&site.repo());
+        owner.prompt(&session, prompt).unwrap();
+        owner.wait_event("session.statusChanged", |it| it["sessionId"] == *session);
+        if prompt != "hang" {
+            owner.wait_event("session.statusChanged", |it| {
+                it["sessionId"] == *session && it["status"] != "running"
+            });
+        }
+        owner.call("session.delete", json!({"sessionId": session})).unwrap();
+    }
+    owner.call("daemon.checkProvider", json!({"provider": "claude"})).unwrap();
+    wait_until("all guards have ended", PATIENCE, || guards(&daemon).is_empty());
+    wait_until("all that ended was seen off", PATIENCE, || zombies_of(&daemon).is_empty());
+}
