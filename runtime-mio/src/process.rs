@@ -58,8 +58,7 @@ impl Processes {
     ) -> Result<u32, ProgramFault> {
         let failed = |error: &dyn std::fmt::Display| ProgramFault::Failed(error.to_string());
         let cwd = Path::new(&command.cwd);
-        // One that works in no repository carries many conversations; the core looks at theirs.
-        let repository = (cwd != Path::new("/")).then_some(cwd);
+        let repository = command.repository.as_deref().map(Path::new);
         let program = program::check(Path::new(&command.program), repository)?;
         if !cwd.is_dir() {
             return Err(failed(&format_args!("{} is not a directory", cwd.display())));

@@ -353,7 +353,8 @@ mod tests {
         let args = ["--session-id", "s1"].map(str::to_owned).to_vec();
         let env = Env { inherit: &[], set: Vec::new() };
         let cwd = "/repo".to_owned();
-        let command = Command { program: "claude".to_owned(), args, cwd, env };
+        let repository = Some(cwd.clone());
+        let command = Command { program: "claude".to_owned(), args, cwd, repository, env };
         Child::new(command, turns, 1, &BTreeSet::new())
     }
 

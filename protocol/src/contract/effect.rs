@@ -326,6 +326,8 @@ pub struct Command {
     pub args: Vec<String>,
     /// Its working directory.
     pub cwd: String,
+    /// The repository that it works in, if it works in one: its program must not come out of that (security I2).
+    pub repository: Option<String>,
     /// Its environment.
     pub env: Env,
 }

@@ -115,6 +115,8 @@ impl Work {
             program: self.providers.path(provider)?.to_string(),
             args: provider.launch(&opening).ok()?,
             cwd: provider.cwd(&record.repo_path).to_string(),
+            // One that carries many conversations is looked at for each of them.
+            repository: (!provider.is_shared()).then(|| record.repo_path.clone()),
             env: provider.env(&cx.engine.config),
         };
         let proc = cx.engine.proc_id();

@@ -123,6 +123,7 @@ pub(crate) fn command(program: &Path, args: &[&str], cwd: &Path) -> Command {
         program: program.to_str().unwrap().to_owned(),
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
         cwd: cwd.to_str().unwrap().to_owned(),
+        repository: cwd.to_str().map(str::to_owned),
         env: NO_ENV,
     }
 }
