@@ -149,11 +149,11 @@ rpc: session.list")]
     /// List, show, create and delete sessions
     #[command(subcommand)]
     Session(Session),
-    /// List the tool calls that wait for a decision
+    /// List what waits for a decision: tool calls, questions and plans
     Approvals(Approvals),
-    /// Let a tool call run
+    /// Let a tool call run, answer a question, agree to a plan
     Approve(Approve),
-    /// Do not let a tool call run
+    /// Say no to a tool call, a question or a plan
     Deny(Deny),
     /// Say what may run without asking, and try it
     #[command(subcommand)]

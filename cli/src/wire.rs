@@ -85,6 +85,8 @@ pub(crate) struct ToolCall {
     pub(crate) input: Value,
     pub(crate) status: String,
     pub(crate) risk_level: String,
+    /// `tool`, `question` or `plan`.
+    pub(crate) kind: String,
     pub(crate) decision: Option<Decided>,
     /// Once it was asked for.
     pub(crate) approval_id: Option<String>,
@@ -106,7 +108,7 @@ pub(crate) struct Decided {
     pub(crate) kind: String,
 }
 
-/// A tool call that waits for a decision.
+/// Something that waits for a decision.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
 pub(crate) struct Approval {
@@ -118,6 +120,8 @@ pub(crate) struct Approval {
     pub(crate) title: String,
     #[serde(rename = "toolCallId")]
     pub(crate) tool_call: String,
+    /// `tool`, `question` or `plan`.
+    pub(crate) kind: String,
     pub(crate) tool: String,
     pub(crate) input: Value,
     pub(crate) risk: String,

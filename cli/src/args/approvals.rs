@@ -1,4 +1,4 @@
-//! Tool calls that wait for a decision.
+//! What waits for a decision: tool calls, questions and plans.
 
 use clap::Args;
 
@@ -17,10 +17,11 @@ pub(crate) struct Approvals {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Shows the whole call and asks. Without a terminal, `--yes` says that you know what it is.
+    after_help = "Shows the whole of it and asks. Without a terminal, `--yes` says that you know what it is.
 
 Examples:
   clawd approve a81
+  clawd approve a81 --answer 2   answer a question: a choice's number, or a text
   clawd approve a81 --session    also the very same call again, while the session lasts
 
 rpc: approval.list, approval.respond"
@@ -31,6 +32,9 @@ pub(crate) struct Approve {
     /// Allow the very same call again while the session lasts
     #[arg(long)]
     pub(crate) session: bool,
+    /// Answer the agent's question; once for each where it asks several, in their order
+    #[arg(short, long = "answer", value_name = "TEXT", conflicts_with = "session")]
+    pub(crate) answers: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,

@@ -10,7 +10,7 @@ use clawd_protocol::text::{visible, visible_line};
 use serde_json::json;
 
 use super::decision::{self, Decision, News};
-use super::question::{Offer, Question, Word};
+use super::question::{Answers, Ask, Offer, Question, Word};
 use super::{resolve, summary};
 use crate::args::{Approve, Deny};
 use crate::connection::{Connection, Woken};
@@ -28,12 +28,54 @@ const NO_REASON: &str = "denied by the person at the terminal";
 pub(super) fn approve(home: &Home, screen: &Screen, args: &Approve) -> Result<Exit, Failure> {
     let mut daemon = home.connect()?;
     let approval = find(&mut daemon, &args.id)?;
-    let decision = if args.yes {
-        if args.session { Decision::Session } else { Decision::Once }
-    } else {
-        ask(&mut daemon, screen, &approval, args.session)?
+    let word = match said(&approval, args)? {
+        Some(word) => word,
+        None => ask(&mut daemon, screen, &approval, args.session)?,
+    };
+    let decision = match &word {
+        Word::Once => Decision::Once,
+        Word::Session => Decision::Session,
+        Word::Answers(answers) => Decision::Answered(answers),
+        Word::Deny => Decision::Deny(NO_REASON),
     };
     tell(&mut daemon, screen, &approval, decision)
+}
+
+/// What the command line itself says to it, if that is fit to be said.
+fn said(approval: &Approval, args: &Approve) -> Result<Option<Word>, Failure> {
+    let is_question = approval.kind == "question";
+    if args.session && approval.kind != "tool" {
+        let why = format!("a {} cannot be allowed for the session", visible_line(&approval.kind));
+        return Err(Failure::usage(why).hint("leave `--session` out: each is asked anew"));
+    }
+    match args.answers.as_slice() {
+        [] if is_question && args.yes => {
+            Err(Failure::usage("a question needs an answer, not a yes")
+                .hint(format!("clawd approve {} --answer TEXT", visible_line(&args.id))))
+        }
+        [] if args.session && args.yes => Ok(Some(Word::Session)),
+        [] => Ok(args.yes.then_some(Word::Once)),
+        texts if is_question => answers(&Ask::all(&approval.input), texts).map(Some),
+        _ => Err(Failure::usage(format!("{} is no question", visible_line(&approval.tool)))
+            .hint("leave `--answer` out")),
+    }
+}
+
+/// Each question has its answer, in their order.
+fn answers(asks: &[Ask], texts: &[String]) -> Result<Word, Failure> {
+    if asks.len() != texts.len() {
+        let asked: Vec<String> =
+            asks.iter().map(|ask| format!("\n    {}", visible_line(&ask.question))).collect();
+        let (asks, texts) = (asks.len(), texts.len());
+        let why = format!("questions asked: {asks}, answers given: {texts}{}", asked.concat());
+        return Err(Failure::usage(why).hint("write `--answer` once for each, in this order"));
+    }
+    let mut answers = Answers::new();
+    for (ask, text) in asks.iter().zip(texts) {
+        let answer = ask.answer(text).map_err(Failure::usage)?;
+        answers.insert(ask.question.clone(), answer.into());
+    }
+    Ok(Word::Answers(answers))
 }
 
 /// `deny`.
@@ -87,11 +129,14 @@ fn ask(
     screen: &Screen,
     approval: &Approval,
     for_session: bool,
-) -> Result<Decision<'static>, Failure> {
+) -> Result<Word, Failure> {
     let nobody = || {
-        Failure::usage("not confirmed, no terminal to ask on").hint(
-            "`clawd approvals --json` shows the whole call; add `--yes` if you know what it is",
-        )
+        let flag = match approval.kind.as_str() {
+            "question" => "answer with `--answer TEXT`",
+            _ => "add `--yes` if you know what it is",
+        };
+        Failure::usage("not confirmed, no terminal to ask on")
+            .hint(format!("`clawd approvals --json` shows the whole of it; {flag}"))
     };
     if !Screen::can_ask() {
         return Err(nobody());
@@ -101,6 +146,7 @@ fn ask(
         name: approval.tool.clone(),
         input: approval.input.clone(),
         risk_level: approval.risk.clone(),
+        kind: approval.kind.clone(),
         ..ToolCall::default()
     };
     if let Some(reason) = &approval.reason {
@@ -117,12 +163,11 @@ fn ask(
                 }
                 Some(_) | None => {}
             },
-            Woken::Other(_) => match question.read() {
-                Some(Word::Once) => return Ok(Decision::Once),
-                Some(Word::Session) => return Ok(Decision::Session),
-                Some(Word::Deny) => return Ok(Decision::Deny(NO_REASON)),
-                None => {}
-            },
+            Woken::Other(_) => {
+                if let Some(word) = question.read() {
+                    return Ok(word);
+                }
+            }
             Woken::Answer(_) | Woken::Timeout => {}
         }
     }
@@ -153,7 +198,7 @@ fn tell(
     };
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (word, mark, exit) = match decision {
-        Decision::Once => ("allow_once", Mark::Ok, Exit::Ok),
+        Decision::Once | Decision::Answered(_) => ("allow_once", Mark::Ok, Exit::Ok),
         Decision::Session => ("allow_session", Mark::Ok, Exit::Ok),
         Decision::Deny(_) => ("deny", Mark::Fail, Exit::Turn),
     };
@@ -163,11 +208,14 @@ fn tell(
         }))?;
         return Ok(exit);
     }
-    let told = match decision {
-        Decision::Once | Decision::Session => String::new(),
-        Decision::Deny(reason) => format!(", and the agent was told why: {}", visible(reason)),
+    let word = match decision {
+        Decision::Answered(_) => "answered".to_owned(),
+        Decision::Once | Decision::Session | Decision::Deny(_) => decision::participle(word),
     };
-    let word = decision::participle(word);
+    let told = match decision {
+        Decision::Deny(reason) => format!(", and the agent was told why: {}", visible(reason)),
+        Decision::Once | Decision::Session | Decision::Answered(_) => String::new(),
+    };
     screen.note(mark, &format!("{word}{told} (delivered in {took_ms} ms)"));
     Ok(exit)
 }

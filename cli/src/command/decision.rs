@@ -5,6 +5,7 @@
 use clawd_protocol::text::visible_line;
 use serde_json::{Value, json};
 
+use super::question::Answers;
 use super::typed;
 use crate::connection::{Connection, Event};
 use crate::exit::Failure;
@@ -22,8 +23,26 @@ pub(super) enum Decision<'a> {
     Once,
     /// It may run, and the very same call again in this session.
     Session,
+    /// It was a question, and these are its answers.
+    Answered(&'a Answers),
     /// It must not, and this is what the agent is told.
     Deny(&'a str),
+}
+
+impl Decision<'_> {
+    const fn is_yes(self) -> bool {
+        !matches!(self, Self::Deny(_))
+    }
+
+    /// What there is to say beside yes and no.
+    fn write(self, params: &mut Value) {
+        match self {
+            Self::Once => params["scope"] = "once".into(),
+            Self::Session => params["scope"] = "session".into(),
+            Self::Answered(answers) => params["answers"] = answers.clone().into(),
+            Self::Deny(reason) => params["reason"] = reason.into(),
+        }
+    }
 }
 
 /// All that waits for a decision: as the daemon says it, and as a type.
@@ -115,21 +134,12 @@ pub(super) fn tell(
     approval: &str,
     decision: Decision<'_>,
 ) -> Result<Value, Failure> {
-    let mut params = json!({"approval_id": approval});
-    match decision {
-        Decision::Once => {
-            params["decision"] = "grant".into();
-            params["scope"] = "once".into();
-        }
-        Decision::Session => {
-            params["decision"] = "grant".into();
-            params["scope"] = "session".into();
-        }
-        Decision::Deny(reason) => {
-            params["decision"] = "deny".into();
-            params["reason"] = reason.into();
-        }
-    }
+    let mut params = match decision.is_yes() {
+        true => json!({"decision": "grant"}),
+        false => json!({"decision": "deny"}),
+    };
+    params["approval_id"] = approval.into();
+    decision.write(&mut params);
     daemon.call("approval.respond", params)
 }
 
@@ -141,19 +151,7 @@ pub(super) fn start(
     decision: Decision<'_>,
 ) -> Result<(), Failure> {
     let mut params = json!({"sessionId": session, "toolCallId": tool_call});
-    let method = match decision {
-        Decision::Once => {
-            params["scope"] = "once".into();
-            "tool.approve"
-        }
-        Decision::Session => {
-            params["scope"] = "session".into();
-            "tool.approve"
-        }
-        Decision::Deny(reason) => {
-            params["reason"] = reason.into();
-            "tool.reject"
-        }
-    };
+    decision.write(&mut params);
+    let method = if decision.is_yes() { "tool.approve" } else { "tool.reject" };
     daemon.start(method, params).map(drop)
 }

@@ -138,9 +138,19 @@ fn resolve(typed: &str, what: &str, ids: &[(String, String)]) -> Result<String, 
 
 /// A short word on a tool's input.
 fn summary(input: &Value) -> String {
-    let key = ["command", "file_path", "path", "pattern", "url", "query", "description", "prompt"]
-        .into_iter()
-        .find_map(|key| input.get(key).and_then(Value::as_str));
+    let keys = [
+        "command",
+        "file_path",
+        "path",
+        "pattern",
+        "url",
+        "query",
+        "description",
+        "prompt",
+        "plan",
+    ];
+    let key = keys.into_iter().find_map(|key| input.get(key).and_then(Value::as_str));
+    let key = key.or_else(|| input.pointer("/questions/0/question").and_then(Value::as_str));
     let text = match key {
         Some(text) => text.to_owned(),
         None if input.as_object().is_none_or(serde_json::Map::is_empty) => String::new(),

@@ -7,12 +7,11 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use clawd_protocol::text::{visible, visible_line};
+use clawd_protocol::text::visible;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT};
 
-use super::decision::{self, Decision};
-use super::question::{Offer, Question, Word};
+use super::question::Question;
 use super::send::Outgoing;
 use super::{session, typed};
 use crate::connection::{Connection, Event, Woken};
@@ -26,6 +25,7 @@ use turn::{Seen, Turn};
 
 pub(super) use turn::Outcome;
 
+mod asking;
 mod turn;
 
 /// What waiting came to.
@@ -140,68 +140,6 @@ impl<'a> Watch<'a> {
         Ok(None)
     }
 
-    /// Puts the next open question; without a terminal, answers it with no.
-    fn ask_next(&mut self) -> Result<(), Failure> {
-        while self.question.is_none() && self.interrupts == 0 {
-            let Some(call) = self.waiting.pop_front() else { return Ok(()) };
-            self.turn.break_line();
-            match Question::put(&call, Offer::Any, self.screen.err) {
-                Some(question) => self.question = Some(question),
-                None => {
-                    self.denied_unasked = true;
-                    let name = visible_line(&call.name).into_owned();
-                    let why = "denied: there is no terminal to ask on";
-                    self.screen.note(Mark::Fail, &format!("{name} {why}"));
-                    self.deny(&call.id, "the person who runs this cannot be asked")?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn decide(&mut self, word: Word) -> Result<(), Failure> {
-        let Some(question) = self.question.take() else { return Ok(()) };
-        let decision = match word {
-            Word::Deny => {
-                self.screen.note(Mark::Fail, &format!("{} denied", question.tool));
-                Decision::Deny("denied by the person at the terminal")
-            }
-            Word::Once => Decision::Once,
-            Word::Session => Decision::Session,
-        };
-        decision::start(&mut self.daemon, &self.turn.session, &question.tool_call, decision)
-    }
-
-    fn deny(&mut self, tool_call: &str, reason: &str) -> Result<(), Failure> {
-        let decision = Decision::Deny(reason);
-        decision::start(&mut self.daemon, &self.turn.session, tool_call, decision)
-    }
-
-    /// The terminal has gone, and with it whoever could have said yes to what is asked about, and to all that waits.
-    pub(super) fn deny_all(&mut self) -> Result<(), Failure> {
-        self.deny_question()?;
-        for call in std::mem::take(&mut self.waiting) {
-            self.deny(&call.id, "the person who runs this has gone")?;
-        }
-        Ok(())
-    }
-
-    /// The terminal has gone in the middle of a question: no answer is a no.
-    pub(super) fn deny_question(&mut self) -> Result<(), Failure> {
-        match self.question.take() {
-            Some(question) => self.deny(&question.tool_call, "the person who runs this has gone"),
-            None => Ok(()),
-        }
-    }
-
-    /// Somebody else was quicker, or time was up.
-    fn on_decided(&mut self, id: &str) {
-        self.waiting.retain(|call| call.id != id);
-        if let Some(question) = self.question.take_if(|question| question.tool_call == id) {
-            question.withdraw("this was decided elsewhere");
-        }
-    }
-
     /// Ends the turn, and what it asks.
     pub(super) fn cancel(&mut self, next: &str) -> Result<(), Failure> {
         self.waiting.clear();
@@ -297,13 +235,6 @@ impl<'a> Watch<'a> {
             }
         }
         Ok(())
-    }
-
-    fn ask_again(&mut self) -> Result<(), Failure> {
-        match self.question.as_mut().and_then(|question| question.again("")) {
-            Some(word) => self.decide(word),
-            None => Ok(()),
-        }
     }
 
     /// The daemon has gone in the middle of the turn.

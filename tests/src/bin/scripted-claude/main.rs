@@ -12,6 +12,8 @@
 //! | `tool CMD` | asks to run CMD with Bash; runs it once, by `sh -c` in a session of its own, and only if allowed |
 //! | `ask-twice CMD` | the same, but having been allowed it asks for a changed CMD under the same call |
 //! | `read PATH` | uses Read without asking, as claude does inside its directory |
+//! | `question JSON` | uses AskUserQuestion with this list of questions, and is answered |
+//! | `plan TEXT` | uses ExitPlanMode with this plan, in which `\\n` ends a line |
 //! | `ask-odd` | asks something that no host can answer, and says whether it was refused |
 //! | `recall` | says the earlier prompts of the conversation, which shows that it was resumed |
 //! | `env` | says the names of its variables and its arguments |

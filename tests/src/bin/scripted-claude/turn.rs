@@ -242,6 +242,8 @@ impl Session {
             "Make" if rest.starts_with("each of these calls again") => self.make_again(),
             "ask-twice" => self.tool(rest, true),
             "read" => self.read(rest),
+            "question" => self.ask_people("AskUserQuestion", &questions(rest)),
+            "plan" => self.ask_people("ExitPlanMode", &json!({"plan": rest.replace("\\n", "\n")})),
             "ask-odd" => self.ask_odd(),
             "recall" => self.say(&self.conversation.prompts.join(" | ")),
             "env" => {
@@ -338,6 +340,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn questions(list: &str) -> Value {
+    let list: Value = serde_json::from_str(list).unwrap_or_default();
+    json!({ "questions": list })
 }
 
 fn bad_line(line: &str) -> Stop {

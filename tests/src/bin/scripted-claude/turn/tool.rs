@@ -66,6 +66,29 @@ impl Session {
         Ok(self.out.tool_result(&id, &text, is_error)?)
     }
 
+    /// A call that is no deed: a question, or a plan to be agreed to.
+    pub(super) fn ask_people(&mut self, tool: &str, input: &Value) -> Result<(), Stop> {
+        let id = self.call(tool, input)?;
+        let decision = match self.pre_tool_use(&id, tool, input)? {
+            Some(why) => Decision::Denied(why),
+            None => self.ask_for(&id, tool, input)?,
+        };
+        self.out.end_message()?;
+        match decision {
+            Decision::Allowed(input) => {
+                let text = match input.get("answers") {
+                    Some(answers) => format!("User has answered your questions: {answers}"),
+                    None => "User has approved your plan. You can now start coding.".to_owned(),
+                };
+                Ok(self.out.tool_result(&id, &text, false)?)
+            }
+            Decision::Denied(why) => {
+                self.denials.push(json!({"tool_name": tool, "tool_use_id": id}));
+                Ok(self.out.tool_result(&id, &why, true)?)
+            }
+        }
+    }
+
     /// The model calls a tool.
     fn call(&mut self, tool: &str, input: &Value) -> Result<String, Stop> {
         self.conversation.call()?;
@@ -97,7 +120,7 @@ impl Session {
                 let why = output["permissionDecisionReason"].as_str().unwrap_or_default();
                 Ok(Some(format!("PreToolUse:{tool} hook error: {why}")))
             }
-            Some("ask") if tool != "Bash" => match self.ask_for(id, tool, input)? {
+            Some("ask") if !asks_anyway(tool) => match self.ask_for(id, tool, input)? {
                 Decision::Allowed(_) => Ok(None),
                 Decision::Denied(why) => Ok(Some(why)),
             },
@@ -207,4 +230,9 @@ impl Session {
             }
         }
     }
+}
+
+/// Tools that ask the host, whatever its hook says.
+fn asks_anyway(tool: &str) -> bool {
+    matches!(tool, "Bash" | "AskUserQuestion" | "ExitPlanMode")
 }
