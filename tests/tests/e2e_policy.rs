@@ -134,11 +134,14 @@ fn a_mistake_in_a_rule_is_shown_by_every_command_that_reads_it() {
         ("mode = \"nnone\"", "config.toml:2:8: ", "did you mean `none`?"),
     ] {
         let site = site(section);
-        for args in [&["serve"][..], &["policy", "list"], &["policy", "test", "Bash(ls)"]] {
+        for args in [&["policy", "list"][..], &["policy", "test", "Bash(ls)"], &["status"]] {
             let (code, out, complaint) = site.run(args);
             assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {complaint}");
             assert!(complaint.contains(place) && complaint.contains(says), "{args:?}: {complaint}");
         }
+        let (status, complaint) = site.try_start(0).expect_err("no daemon under such rules");
+        assert_eq!(status.code(), Some(2), "{complaint}");
+        assert!(complaint.contains(place) && complaint.contains(says), "serve: {complaint}");
         assert!(!site.token_path().exists(), "nothing was begun");
     }
 }
