@@ -20,7 +20,7 @@ mod terminal;
 
 pub use client::{Client, Failure, Raw};
 pub use process::Process;
-pub use programs::{example, scripted_claude};
+pub use programs::{example, scripted_claude, scripted_codex};
 pub use terminal::{Session, Terminal};
 
 use programs::clawd;

@@ -56,3 +56,10 @@ pub fn scripted_claude() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| program("clawd-tests", "scripted-claude"))
 }
+
+/// The codex that does what its prompt says.
+#[must_use]
+pub fn scripted_codex() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| program("clawd-tests", "scripted-codex"))
+}
