@@ -248,6 +248,34 @@ fn watching_tells_what_comes_and_how_it_was_decided() {
 }
 
 #[test]
+fn watching_goes_on_after_a_restart_and_tells_what_was_decided_meanwhile() {
+    let mut desk = Desk::new();
+    let mut watching = Process::spawn(&mut desk.site.command(&["approvals", "--watch"]));
+    watching.wait_for(|all| all.contains("nothing waits").then_some(())).expect("it listens");
+    let first = desk.ask();
+    let told = format!("{}  ", &first[..8]);
+    watching.wait_for(|all| all.contains(&told).then_some(())).expect("told");
+    watching.signal(Signal::STOP);
+    desk.run(0, &["deny", &first]);
+    desk.wait_idle();
+    let second = desk.ask();
+    desk.daemon.kill();
+    desk.daemon = desk.site.start();
+    watching.signal(Signal::CONT);
+    for told in [format!("{} denied by the owner", &first[..8]), format!("{}  ", &second[..8])] {
+        watching.wait_for(|all| all.contains(&told).then_some(())).expect("told");
+    }
+    desk.run(0, &["deny", &second]);
+    let denied = format!("{} denied by the owner", &second[..8]);
+    watching.wait_for(|all| all.contains(&denied).then_some(())).expect("told");
+    let output = watching.output();
+    assert!(output.contains("reconnecting (event "), "{output}");
+    for id in [&first, &second] {
+        assert_eq!(output.matches(&id[..8]).count(), 2, "asked and decided, once each: {output}");
+    }
+}
+
+#[test]
 fn k2_approve_shows_the_call_and_takes_an_explicit_yes() {
     let mut desk = Desk::new();
     let id = desk.ask();

@@ -1,19 +1,17 @@
 //! `approvals`: what waits for a decision, now or from now on.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use clawd_protocol::text::visible_line;
-use rustix::fd::AsFd as _;
 use serde_json::{Value, json};
-use signal_hook::consts::SIGINT;
 
 use super::decision::{self, News};
-use super::{columns, summary};
+use super::stream::Stream;
+use super::{columns, summary, typed};
 use crate::args::Approvals as Args;
-use crate::connection::{Connection, Woken};
+use crate::connection::Connection;
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
-use crate::interrupts::Interrupts;
 use crate::render::Screen;
 use crate::render::style::Mark;
 use crate::render::table::{Cell, Table, unique_len};
@@ -22,8 +20,7 @@ use crate::wire::Approval;
 
 /// `approvals`.
 pub(super) fn approvals(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
-    let daemon = home.connect()?;
-    if args.watch { watch(home, screen, daemon) } else { list(screen, daemon) }
+    if args.watch { watch(home, screen) } else { list(screen, home.connect()?) }
 }
 
 fn list(screen: &Screen, mut daemon: Connection) -> Result<Exit, Failure> {
@@ -81,67 +78,66 @@ fn expiry(at: Option<&str>) -> String {
     )
 }
 
-/// A line for each that comes and for each that is decided, until Ctrl-C.
-fn watch(home: &Home, screen: &Screen, daemon: Connection) -> Result<Exit, Failure> {
-    let mut interrupt = Interrupts::catch(&[SIGINT])?;
-    let mut watcher = Watcher { screen, daemon, known: BTreeMap::new() };
-    watcher.look()?;
+/// A line for each that comes and for each that is decided, until Ctrl-C or until nobody reads any more.
+fn watch(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
+    let mut stream = Stream::open(home, screen, None)?;
+    let mut watcher = Watcher { screen, known: BTreeSet::new() };
+    let mut is_read = watcher.look(&mut stream.daemon)?;
     if watcher.known.is_empty() {
         screen.say("nothing waits for a decision yet; Ctrl-C ends this");
     }
-    loop {
-        let woken = match watcher.daemon.wait(&[interrupt.as_fd()], None) {
-            Err(failure) if failure.exit == Exit::NotRunning => {
-                watcher.daemon = home.connect()?;
-                watcher.look()?;
-                continue;
+    while is_read {
+        let Some(event) = stream.next()? else { return Ok(Exit::Interrupted) };
+        is_read = match decision::news(&event) {
+            Some(News::Asked(approval)) => watcher.show(&approval)?,
+            Some(News::Resolved { id, kind, by }) => {
+                watcher.known.remove(&id);
+                // A connection that is lost just now is no reason to end.
+                let who = decision::who(&mut stream.daemon, &by)
+                    .unwrap_or_else(|_| visible_line(&by).into_owned());
+                watcher.show_resolved(&id, &kind, &by, &who)?
             }
-            woken => woken?,
+            None if event.method == "events.reset" => {
+                screen.note(Mark::Warn, "what was decided meanwhile is not known; this waits now");
+                watcher.known.clear();
+                watcher.look(&mut stream.daemon)?
+            }
+            None => true,
         };
-        match woken {
-            Woken::Event(event) => match decision::news(&event) {
-                Some(News::Asked) => watcher.look()?,
-                Some(News::Resolved { id, kind, by }) => {
-                    watcher.on_resolved(&id, &kind, &by)?;
-                }
-                None => {}
-            },
-            Woken::Other(_) if interrupt.take() > 0 => return Ok(Exit::Interrupted),
-            Woken::Other(_) | Woken::Answer(_) | Woken::Timeout => {}
-        }
     }
+    Ok(Exit::Ok)
 }
 
 struct Watcher<'a> {
     screen: &'a Screen,
-    daemon: Connection,
     /// What was shown and is not decided, as far as we know.
-    known: BTreeMap<String, Approval>,
+    known: BTreeSet<String>,
 }
 
 impl Watcher<'_> {
-    /// Shows what waits and was not shown; forgets what waits no more.
-    fn look(&mut self) -> Result<(), Failure> {
-        let (listed, approvals) = decision::pending(&mut self.daemon)?;
-        let values = listed.as_array().into_iter().flatten();
-        let mut now = BTreeMap::new();
-        for (value, approval) in values.zip(approvals) {
-            if !self.known.contains_key(&approval.id) {
-                self.show(value, &approval)?;
+    /// Shows all that waits; `false` if nobody reads.
+    fn look(&mut self, daemon: &mut Connection) -> Result<bool, Failure> {
+        let (listed, _) = decision::pending(daemon)?;
+        for approval in listed.as_array().into_iter().flatten() {
+            if !self.show(approval)? {
+                return Ok(false);
             }
-            now.insert(approval.id.clone(), approval);
         }
-        self.known = now;
-        Ok(())
+        Ok(true)
     }
 
-    fn show(&self, value: &Value, approval: &Approval) -> Result<(), Failure> {
+    /// Shows what waits, once.
+    fn show(&mut self, value: &Value) -> Result<bool, Failure> {
+        let approval: Approval = typed(value)?;
+        if !self.known.insert(approval.id.clone()) {
+            return Ok(true);
+        }
         if self.screen.is_json() {
-            return self.screen.json_line(&json!({"event": "requested", "approval": value}));
+            return self.screen.stream_json(&json!({"event": "requested", "approval": value}));
         }
         let short: String = approval.id.chars().take(8).collect();
         let session: String = approval.session.chars().take(8).collect();
-        let line = format!(
+        self.screen.stream_line(&format!(
             "{}  {} {}  {}  {}  {}  expires {}",
             self.screen.out.bold(&visible_line(&short)),
             visible_line(&session),
@@ -150,20 +146,17 @@ impl Watcher<'_> {
             summary(&approval.input),
             visible_line(&approval.risk),
             expiry(approval.expires_at.as_deref()),
-        );
-        self.screen.line(&line)
+        ))
     }
 
-    fn on_resolved(&mut self, id: &str, kind: &str, by: &str) -> Result<(), Failure> {
-        self.known.remove(id);
+    fn show_resolved(&self, id: &str, kind: &str, by: &str, who: &str) -> Result<bool, Failure> {
         if self.screen.is_json() {
             let line = json!({"event": "resolved", "approval_id": id, "kind": kind, "by": by});
-            return self.screen.json_line(&line);
+            return self.screen.stream_json(&line);
         }
         let mark = if kind.starts_with("allow") { Mark::Ok } else { Mark::Fail };
         let short: String = id.chars().take(8).collect();
-        let who = decision::who(&mut self.daemon, by)?;
         let (mark, word) = (self.screen.out.mark(mark), decision::participle(kind));
-        self.screen.line(&format!("{mark} {} {word} by {who}", visible_line(&short)))
+        self.screen.stream_line(&format!("{mark} {} {word} by {who}", visible_line(&short)))
     }
 }

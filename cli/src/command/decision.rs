@@ -56,8 +56,8 @@ pub(super) fn pending(daemon: &mut Connection) -> Result<(Value, Vec<Approval>),
 /// What an event says about approvals.
 #[derive(Debug)]
 pub(super) enum News {
-    /// Somebody must decide on something more.
-    Asked,
+    /// Somebody must decide on this: as `approval.list` says it.
+    Asked(Value),
     /// This one is decided.
     Resolved { id: String, kind: String, by: String },
 }
@@ -66,7 +66,14 @@ pub(super) enum News {
 pub(super) fn news(event: &Event) -> Option<News> {
     let text = |key| event.params.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     match event.method.as_str() {
-        "tool.approvalRequested" => Some(News::Asked),
+        "tool.approvalRequested" => {
+            let mut approval = event.params.clone();
+            let fields = approval.as_object_mut()?;
+            fields.remove("seq");
+            let call = fields.remove("toolCall")?;
+            fields.insert("input".to_owned(), call["input"].clone());
+            Some(News::Asked(approval))
+        }
         "tool.approvalResolved" => {
             Some(News::Resolved { id: text("approval_id"), kind: text("kind"), by: text("by") })
         }

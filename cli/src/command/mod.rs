@@ -32,6 +32,7 @@ mod serve;
 mod session;
 mod start;
 mod status;
+mod stream;
 mod tail;
 mod token;
 mod watch;

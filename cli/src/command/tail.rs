@@ -1,29 +1,22 @@
 //! `tail`: what happens over there, one line for each event.
 //!
-//! Owns the line that each event becomes, and going on after a lost connection; refuses to know what the events lead to.
-//! The daemon's journal tells what was missed, so nothing is shown twice and nothing is left out; where that is
-//! impossible it says so.
-
-use std::thread;
-use std::time::{Duration, Instant};
+//! Owns the line that each event becomes; refuses to know what the events lead to, and lost connections, which are
+//! `stream`'s. Where what was missed cannot be told, it says so.
 
 use clawd_protocol::client::Bookmark;
 use clawd_protocol::text::visible_line;
 use serde_json::{Value, json};
 
-use super::{resolve, summary, typed};
+use super::stream::Stream;
+use super::{decision, resolve, summary, typed};
 use crate::args::Tail as Args;
-use crate::connection::{Connection, Event, Woken};
+use crate::connection::{Connection, Event};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
 use crate::render::style::Mark;
 use crate::wire::Session;
 
-/// How long a daemon that has ended is waited for: long enough for a restart.
-const RETURN_TIMEOUT: Duration = Duration::from_secs(60);
-/// It cannot be waited for, only looked for.
-const RETURN_CHECK: Duration = Duration::from_millis(100);
 /// How much of a text is shown.
 const TEXT_CHARS_MAX: usize = 160;
 
@@ -34,42 +27,19 @@ pub(super) fn tail(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Fa
         None => None,
     };
     let from = args.since.map(|seq| Bookmark { journal: String::new(), seq });
-    let mut daemon = home.resume(from)?;
-    loop {
-        match daemon.wait(&[], None) {
-            Ok(Woken::Event(event)) => {
-                if is_about(&event, session.as_deref()) && !show(screen, &event)? {
-                    return Ok(Exit::Ok);
-                }
-            }
-            Ok(Woken::Answer(_) | Woken::Other(_) | Woken::Timeout) => {}
-            Err(failure) if failure.exit == Exit::NotRunning => {
-                daemon = reconnect(home, screen, &daemon)?;
-            }
-            Err(failure) => return Err(failure),
+    let mut stream = Stream::open(home, screen, from)?;
+    while let Some(event) = stream.next()? {
+        if is_about(&event, session.as_deref()) && !show(screen, &event)? {
+            return Ok(Exit::Ok);
         }
     }
+    Ok(Exit::Interrupted)
 }
 
 fn find(daemon: &mut Connection, wanted: &str) -> Result<String, Failure> {
     let sessions: Vec<Session> = typed(&daemon.call("session.list", json!({}))?)?;
     let ids: Vec<(String, String)> = sessions.into_iter().map(|it| (it.id, it.title)).collect();
     resolve(wanted, "session", &ids)
-}
-
-/// Goes on after the last event, once the daemon is there again.
-fn reconnect(home: &Home, screen: &Screen, daemon: &Connection) -> Result<Connection, Failure> {
-    let dots = if screen.err.utf8 { "…" } else { "..." };
-    screen.say(&format!("{dots} reconnecting (event {})", daemon.seq()));
-    let deadline = Instant::now() + RETURN_TIMEOUT;
-    loop {
-        match home.resume(daemon.bookmark()) {
-            Err(failure) if failure.exit == Exit::NotRunning && Instant::now() < deadline => {
-                thread::sleep(RETURN_CHECK);
-            }
-            outcome => return outcome,
-        }
-    }
 }
 
 /// What is about no session is told to all.
@@ -138,7 +108,8 @@ fn line(event: &Event) -> Option<String> {
         }
         "session.toolCallUpdated" => ("tool", text(&params["status"])),
         "tool.approvalResolved" => {
-            ("decided", format!("{} by {}", text(&params["kind"]), text(&params["by"])))
+            let kind = params["kind"].as_str().unwrap_or_default();
+            ("decided", format!("{} by {}", decision::participle(kind), text(&params["by"])))
         }
         other => {
             let word = other.rsplit('.').next().unwrap_or(other);
