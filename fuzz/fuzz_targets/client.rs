@@ -19,7 +19,12 @@ fuzz_target!(|bytes: &[u8]| {
         let text = String::from_utf8_lossy(message);
         match client.handle_text(&text) {
             Ok(Happening::Send(_) | Happening::Ready(_)) => panic!("taken in by {text:?}"),
-            Ok(Happening::Nothing | Happening::Refused(_) | Happening::Answer { .. } | Happening::Event { .. }) => {}
+            Ok(
+                Happening::Nothing
+                | Happening::Refused(_)
+                | Happening::Answer { .. }
+                | Happening::Event { .. },
+            ) => {}
             Err(_) => return,
         }
     }
