@@ -75,7 +75,8 @@
 //! | [`text`] | making untrusted text safe to show |
 //! | [`wire_reference`] | the methods, errors and events, for authors of clients |
 //!
-//! Imports go one way: `daemon → work → access → wire, agent → engine → contract`.
+//! Imports go one way: `daemon → work → access → engine → wire → agent, policy, audit → contract`. Leaves that everybody may
+//! use are `access::token`, the settings of `policy`, and `text`.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
