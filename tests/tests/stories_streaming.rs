@@ -172,3 +172,22 @@ fn one_who_missed_a_delta_is_sent_all_of_it_again() {
     world.advance(PAUSE);
     assert_eq!(deltas(&events(&mut world, client)), [(502, "c")]);
 }
+
+#[test]
+fn what_was_said_before_a_tool_call_is_read_before_it() {
+    let words = "one two three four";
+    let soon = Act::Wait(Duration::from_millis(5));
+    let tool = Act::Ask { name: "Bash".to_owned(), input: json!({"command": "true"}) };
+    let acts = vec![chunk("one"), soon.clone(), chunk(" two three"), soon, Act::say(words), tool];
+    let mut world = World::default();
+    world.machine.scripts.push_back(vec![acts]);
+    let owner = world.owner();
+    begin(&mut world, owner);
+    world.advance(Duration::from_millis(20));
+    let heard = events(&mut world, owner);
+    let is_tool = |event: &Event| event.name == "session.toolCallCreated";
+    let at = heard.iter().position(is_tool).expect("it is asked for");
+    let (before, _) = heard.split_at(at);
+    let text = before.iter().rev().find(|event| event.name == "session.messageUpdated");
+    assert_eq!(text.expect("some of it").params["content"], words, "{:?}", names(&heard));
+}

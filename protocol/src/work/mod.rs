@@ -241,6 +241,9 @@ impl Work {
         if let Some((call, result)) = after.reply {
             cx.answer(call, &result);
         }
+        if let Some(id) = after.session.filter(|_| !entries.is_empty()) {
+            self.stream_before(cx, id);
+        }
         cx.tell(entries);
         match after.then {
             Then::Nothing | Then::Changed(..) | Then::Deleted(_) | Then::Greet(_, None) => {}

@@ -32,6 +32,11 @@ impl Streamed {
         Self { message: None, text: String::new(), heard: Vec::new() }
     }
 
+    /// Something of this message was sent: its beginning was told.
+    pub(super) fn is_about(&self, message: MessageId) -> bool {
+        self.message == Some(message)
+    }
+
     /// Sends a text to all who keep up.
     pub(super) fn tell(
         &mut self,

@@ -256,12 +256,30 @@ impl Work {
         else {
             return;
         };
-        let Some(turn) = &session.turn else { return };
         if let Some(at) = session.streamed_at.map(|at| at + every).filter(|at| *at > now) {
             return cx.engine.timers.arm_once(Timer::Stream(id), at);
         }
+        self.stream_now(cx, id);
+    }
+
+    /// Sends the text so far, however soon, if it is one that streams already: something durable comes next, such as a
+    /// tool call, and what was said before it is read before it.
+    pub(super) fn stream_before(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        let session = self.sessions.get(&id);
+        let turn = session.and_then(|it| Some((it, it.turn.as_ref()?)));
+        if turn.is_some_and(|(session, turn)| session.streamed.is_about(turn.message.id)) {
+            self.stream_now(cx, id);
+        }
+    }
+
+    fn stream_now(&mut self, cx: &mut Ctx<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|it| it.is_dirty && it.ops == 0)
+        else {
+            return;
+        };
+        let Some(turn) = &session.turn else { return };
         session.is_dirty = false;
-        session.streamed_at = Some(now);
+        session.streamed_at = Some(cx.engine.now.mono);
         session.streamed.tell(cx, id, turn.message.id, turn.text());
     }
 
