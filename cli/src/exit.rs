@@ -172,16 +172,29 @@ impl From<RpcError> for Failure {
             .and_then(|data| serde_json::from_str::<Map<String, Value>>(data.get()).ok())
             .unwrap_or_default();
         details.retain(|key, _| key != "kind" && key != "hint");
+        let hint = to_type(&kind).map(str::to_owned).or(error.hint);
         Self {
             exit,
             kind,
             message: error.message,
             excerpt: None,
-            hint: error.hint,
+            hint,
             rpc_code: Some(error.code),
             details: Box::new(details),
         }
     }
+}
+
+/// What to type here, where the daemon's hint names what a program would call.
+fn to_type(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "session_paused" => "let it go on with `clawd resume ID`",
+        "session_busy" => "wait for it, see what it asks (`clawd approvals`), or `clawd stop ID`",
+        "session_not_found" => "see `clawd session list`",
+        "device_not_found" => "see `clawd device list`",
+        "not_pending" => "see `clawd approvals`",
+        _ => return None,
+    })
 }
 
 /// For answers that carry only a number.

@@ -106,13 +106,32 @@ impl Known {
 
     /// Whether sessions can run on it.
     fn ready(&self) -> Result<(), RpcError> {
+        self.ready_or("")
+    }
+
+    /// The same; what else there is to do stands behind the hint.
+    fn ready_or(&self, else_: &str) -> Result<(), RpcError> {
         let Some(problem) = &self.state.problem else { return Ok(()) };
         let error = RpcError::new(-32002, "provider_not_available", problem.text.clone());
-        Err(error.hint(problem.hint.clone()))
+        Err(error.hint(format!("{}{else_}", problem.hint)))
     }
 }
 
 impl Providers {
+    /// Whether a session can begin on it. If not, there may be another agent, and there is always the demo.
+    fn ready_to_begin(&self, provider: Provider) -> Result<(), RpcError> {
+        let is_other = |(it, known): &(&Provider, &Known)| {
+            ![provider, Provider::Demo].contains(it)
+                && known.known_at.is_some()
+                && known.state.is_available()
+        };
+        let else_ = match self.table.iter().find(is_other) {
+            Some((other, _)) => format!(", or use {}", other.name()),
+            None => String::from(", or try it without an agent: `clawd run -p demo \"hello\"`"),
+        };
+        self.table.get(&provider).map_or(Ok(()), |known| known.ready_or(&else_))
+    }
+
     pub(super) fn path(&self, provider: Provider) -> Option<&str> {
         self.table.get(&provider)?.state.path.as_deref()
     }
@@ -238,7 +257,7 @@ impl Work {
         let known = self.providers.known(provider);
         match waiter {
             Waiter::Create(draft) => {
-                let ready = known.ready();
+                let ready = self.providers.ready_to_begin(provider);
                 self.create(cx, draft, provider, ready);
             }
             Waiter::Send(draft) => {
