@@ -150,7 +150,7 @@ pub(crate) fn harden() {
 }
 
 /// Runs the daemon until it is told to stop; `on_ready` is told where it listens.
-pub(crate) fn serve(home: Home, on_ready: impl FnOnce(u16)) -> Result<(), Failure> {
+pub(crate) fn serve(home: Home, is_quiet: bool, on_ready: impl FnOnce(u16)) -> Result<(), Failure> {
     let data_dir = DataDir::open(&home.dir).map_err(failed)?;
     let guard = std::env::current_exe()
         .map_err(|error| Failure::io("cannot tell where this program is", &error))?;
@@ -161,6 +161,7 @@ pub(crate) fn serve(home: Home, on_ready: impl FnOnce(u16)) -> Result<(), Failur
         guard,
         config: settings(home, data_dir.path()),
         log: Box::new(log::Talk),
+        is_quiet,
         data_dir,
     };
     let on_ready = Box::new(|ready: &Ready<'_>| on_ready(ready.port));

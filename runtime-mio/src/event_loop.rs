@@ -79,6 +79,7 @@ pub(crate) struct EventLoop<C> {
     pub(crate) child: Signal,
     pub(crate) limits: Limits,
     pub(crate) log: Box<dyn Write>,
+    pub(crate) is_quiet: bool,
     /// The one that all reads share.
     pub(crate) buffer: Vec<u8>,
     /// Listeners with connections to take; a bit each.
@@ -165,7 +166,9 @@ impl<C: Core> EventLoop<C> {
 
     fn write_notes(&mut self) {
         let at = self.hands.now.unix;
-        for note in mem::take(&mut self.hands.notes) {
+        let is_quiet = self.is_quiet;
+        let notes = mem::take(&mut self.hands.notes);
+        for note in notes.into_iter().filter(|note| !is_quiet || note.is_trouble()) {
             self.say(&format!("{at} {note}"));
         }
     }

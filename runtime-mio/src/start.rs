@@ -39,6 +39,8 @@ pub struct Options {
     pub config: Config,
     /// Where the runtime says what nobody else can know. No secret and nothing of a peer's is ever written to it.
     pub log: Box<dyn Write>,
+    /// Only trouble is said.
+    pub is_quiet: bool,
 }
 
 impl fmt::Debug for Options {
@@ -168,7 +170,7 @@ pub(crate) fn serve<C: Core>(
     core: C,
     on_ready: OnReady<'_>,
 ) -> Result<(), RunError> {
-    let Options { mut data_dir, bind, port, guard, config, log } = options;
+    let Options { mut data_dir, bind, port, guard, config, log, is_quiet } = options;
     let mark = data_dir.child_mark().map_err(RunError::File)?;
     let clock = Clock::start();
     let poll = Poll::new()?;
@@ -194,6 +196,7 @@ pub(crate) fn serve<C: Core>(
         child,
         limits: config.limits,
         log,
+        is_quiet,
         buffer: Vec::new(),
         accepting: 0,
         has_child_work: false,

@@ -39,7 +39,7 @@ pub(super) fn serve(home: Home, screen: &Screen, detached: bool) -> Result<Exit,
     hide_panics();
     let addresses = home.bind.clone();
     let dir = home::shorten(&home.dir);
-    daemon::serve(home, |port| {
+    daemon::serve(home, screen.is_quiet(), |port| {
         let places: Vec<String> = addresses
             .into_iter()
             .map(|address| SocketAddr::from((address, port)).to_string())

@@ -68,6 +68,10 @@ impl Screen {
         self.verbose > 0
     }
 
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// There is somebody to ask: a terminal to read from and one to ask on.
     pub(crate) fn can_ask() -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()

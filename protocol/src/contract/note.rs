@@ -64,6 +64,21 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// Something did not go as it should have: also who wants it quiet is told.
+    #[must_use]
+    pub const fn is_trouble(&self) -> bool {
+        match self {
+            Self::StoreFailed { .. } | Self::AgentNotStarted { .. } => true,
+            Self::AgentEnded { was_told, .. } => !*was_told,
+            Self::Started { .. }
+            | Self::Ending
+            | Self::Refused { .. }
+            | Self::AgentStarted { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -155,6 +155,7 @@ impl Server {
                 guard: PathBuf::new(),
                 config: Config::default(),
                 log: Box::new(Log(sayer)),
+                is_quiet: false,
             };
             let core = StandIn { told: teller, open: Vec::new(), ops: 0, waiting: None };
             let tell_ready = |ready: &crate::Ready<'_>| {
