@@ -19,7 +19,7 @@ use rustix::event::PollFlags;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tungstenite::{Error as WsError, Message, WebSocket};
+use tungstenite::{Error as WsError, HandshakeError, Message, WebSocket};
 
 use crate::daemon;
 use crate::exit::{Exit, Failure};
@@ -79,8 +79,12 @@ impl Connection {
         token: Secret,
         from: Option<Bookmark>,
     ) -> Result<Self, Failure> {
-        let stream = TcpStream::connect(address)
-            .map_err(|error| Failure::io(&format!("cannot connect to {address}"), &error))?;
+        let stream = TcpStream::connect(address).map_err(|error| {
+            // Somebody holds the directory: one that has just begun, or is just ending.
+            let is_ending = error.kind() == io::ErrorKind::ConnectionRefused;
+            let about = if is_ending { "; it may be just ending" } else { "" };
+            lost(&format!("{address}: {error}{about}"))
+        })?;
         let _ = stream.set_nodelay(true);
         let url = format!("ws://localhost:{}/", address.port());
         let (client, opening) = Client::resuming(token, demand(address.port())?, from);
@@ -90,8 +94,12 @@ impl Connection {
     fn open(link: Link, url: &str, client: Client, opening: Secret) -> Result<Self, Failure> {
         let io = |error: io::Error| Failure::io("cannot talk to the daemon", &error);
         link.set_timeout(HANDSHAKE_TIMEOUT).map_err(io)?;
-        let (socket, _) = tungstenite::client::client(url, link)
-            .map_err(|error| lost(&format!("it does not speak WebSocket: {error}")))?;
+        let (socket, _) = tungstenite::client::client(url, link).map_err(|error| match error {
+            HandshakeError::Failure(WsError::Io(error)) => lost(&error.to_string()),
+            error @ (HandshakeError::Failure(_) | HandshakeError::Interrupted(_)) => {
+                lost(&format!("it does not speak WebSocket: {error}"))
+            }
+        })?;
         socket.get_ref().set_nonblocking().map_err(io)?;
         let welcome = Welcome::default();
         let mut this = Self { socket, client, welcome, early: VecDeque::new() };

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clawd_protocol::client::Bookmark;
+use clawd_protocol::text::visible;
 
 use crate::args::Global;
 use crate::config::{self, ConfigFile};
@@ -15,6 +16,8 @@ use crate::connection::Connection;
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::probe::{self, Listener};
+use crate::render::Screen;
+use crate::render::style::Mark;
 
 /// The port of the specification.
 const PORT: u16 = 4300;
@@ -37,11 +40,26 @@ impl Home {
     /// Flags first, then the environment (clap has done both), then `config.toml`, then the defaults.
     pub(crate) fn of(global: &Global) -> Result<Self, Failure> {
         let dir = data_dir(global)?;
-        let path = dir.join(config::FILE);
-        let config = match daemon::read_config(&path)? {
-            Some(source) => config::parse(&source, &shorten(&path))?,
-            None => ConfigFile::default(),
+        let config = read_config(&dir)?;
+        Self::with(global, dir, config)
+    }
+
+    /// The same for who only wants to reach the daemon: one that runs can be reached, and stopped, whatever has become
+    /// of its `config.toml` meanwhile.
+    pub(crate) fn to_reach(global: &Global, screen: &Screen) -> Result<Self, Failure> {
+        let dir = data_dir(global)?;
+        let config = match read_config(&dir) {
+            Err(failure) if daemon::holder(&dir).is_ok_and(|holder| holder.is_some()) => {
+                let why = visible(&failure.message);
+                screen.note(Mark::Warn, &format!("{why}; clawd runs by what it read at its start"));
+                ConfigFile::default()
+            }
+            config => config?,
         };
+        Self::with(global, dir, config)
+    }
+
+    fn with(global: &Global, dir: PathBuf, config: ConfigFile) -> Result<Self, Failure> {
         let bind = addresses(global.bind.as_deref().or(config.bind.as_deref()))?;
         let port = global.port.or(config.port).unwrap_or(PORT);
         Ok(Self { dir, port, bind, config })
@@ -135,6 +153,14 @@ impl Place {
 /// Nobody listens on the socket, or the path is too long to have one.
 const fn is_nobody(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::InvalidInput)
+}
+
+fn read_config(dir: &Path) -> Result<ConfigFile, Failure> {
+    let path = dir.join(config::FILE);
+    match daemon::read_config(&path)? {
+        Some(source) => config::parse(&source, &shorten(&path)),
+        None => Ok(ConfigFile::default()),
+    }
 }
 
 /// The directory of the specification, unless told otherwise; absolute.

@@ -4,6 +4,7 @@
 //! what the file says now.
 
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use clawd_protocol::Limits;
 use clawd_protocol::policy::{Policy, Rule, input_of};
@@ -12,11 +13,14 @@ use serde_json::{Map, Value, json};
 
 use super::{columns, session, typed};
 use crate::args::{Policy as Args, PolicyTest};
+use crate::config;
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
+use crate::render::style::Mark;
 use crate::render::table::{Cell, Table};
+use crate::render::time;
 use crate::wire::Judgement;
 
 /// `policy …`.
@@ -33,6 +37,10 @@ fn list(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     let policy = approvals.policy(daemon::home_path());
     let timeout = approvals.timeout().unwrap_or(Limits::default().approval_timeout).as_secs();
     let (mode, when) = (policy.mode.as_str(), policy.when_nobody_listens.as_str());
+    if is_changed(home) {
+        let why = "config.toml has changed since clawd was started, which goes by the old one";
+        screen.note(Mark::Warn, &format!("{why}; `clawd stop` and `clawd up` make it new"));
+    }
     if screen.is_json() {
         let rule = |rule: &Rule| json!({"decision": rule.verdict().as_str(), "rule": rule.text()});
         let rules: Vec<Value> = policy.rules.iter().map(rule).collect();
@@ -55,6 +63,15 @@ fn list(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
         if screen.is_tty { table.aligned(screen.out, columns(), true) } else { table.tabbed() };
     screen.print(&shown)?;
     Ok(Exit::Ok)
+}
+
+/// A daemon runs, and was started before the file was last written. Where that cannot be told, it is not said.
+fn is_changed(home: &Home) -> bool {
+    let written = std::fs::metadata(home.dir.join(config::FILE)).and_then(|file| file.modified());
+    let written = written.ok().and_then(|at| Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs()));
+    let holder = daemon::holder(&home.dir).ok().flatten();
+    let since = holder.and_then(|holder| time::parse(&holder.since));
+    since.zip(written).is_some_and(|(since, written)| written > since)
 }
 
 /// What would happen.
