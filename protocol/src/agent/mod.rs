@@ -15,6 +15,7 @@ pub(crate) mod json;
 pub mod lane;
 pub mod lines;
 pub mod provider;
+mod release;
 
 pub use dialect::{AnyDialect, Dialect, Say};
 pub use event::{AgentEvent, Outcome, ProviderState, TurnEnd};

@@ -3,7 +3,6 @@
 //! Owns the questions and the reading of their answers; refuses to judge whether the credentials are still good, which
 //! shows only when they are used.
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,12 +11,17 @@ use serde::Deserialize;
 
 use crate::agent::event::{Problem, ProviderState};
 use crate::agent::json::{Raw, is_true, object};
+use crate::agent::release::Release;
 use crate::contract::error::ProgramFault;
 use crate::contract::input::Probe;
 
-/// The oldest version that this dialect was checked against. An older one may speak differently, and a next major one
-/// certainly may: both are refused rather than guessed at (security H1).
-const OLDEST: (u32, u32, u32) = (2, 1, 197);
+/// `2.1.330 (Claude Code)`.
+const RELEASE: Release = Release {
+    name: super::NAME,
+    package: "@anthropic-ai/claude-code",
+    oldest: (2, 1, 197),
+    version: |line| line.strip_suffix(" (Claude Code)"),
+};
 
 /// The runs that [`read_probe`] reads.
 #[must_use]
@@ -28,19 +32,10 @@ pub fn probe_runs() -> Vec<Vec<String>> {
 /// What the runs show.
 #[must_use]
 pub fn read_probe(probe: &Result<Probe, ProgramFault>) -> ProviderState {
-    let probe = match probe {
-        Ok(probe) => probe,
-        Err(fault) => {
-            return ProviderState { problem: Some(problem_of(fault)), ..ProviderState::default() };
-        }
+    let (mut state, probe) = match RELEASE.read(probe) {
+        Ok(read) => read,
+        Err(state) => return state,
     };
-    let mut state = ProviderState { path: Some(probe.path.clone()), ..ProviderState::default() };
-    let version = probe.runs.first().and_then(|run| version(&run.stdout));
-    state.version = version.map(ToString::to_string);
-    if !version.and_then(numbers).is_some_and(is_supported) {
-        state.problem = Some(unsupported(version));
-        return state;
-    }
     state.is_authenticated = probe.runs.get(1).is_some_and(|run| is_logged_in(&run.stdout));
     if !state.is_authenticated {
         state.problem = Some(Problem {
@@ -49,52 +44,6 @@ pub fn read_probe(probe: &Result<Probe, ProgramFault>) -> ProviderState {
         });
     }
     state
-}
-
-fn problem_of(fault: &ProgramFault) -> Problem {
-    let (text, hint) = match fault {
-        ProgramFault::Missing => (
-            "claude is not installed, or not in the daemon's PATH".to_string(),
-            "run `npm install -g @anthropic-ai/claude-code`, or set provider.claude.path",
-        ),
-        ProgramFault::Unsafe(why) => (
-            format!("claude was found, but must not be trusted: {why}"),
-            "correct its owner or mode, or set provider.claude.path to another one",
-        ),
-        ProgramFault::Failed(why) => {
-            (format!("claude does not start: {why}"), "run `claude --version` and see what it says")
-        }
-    };
-    Problem { text, hint: hint.to_string() }
-}
-
-fn unsupported(version: Option<&str>) -> Problem {
-    let (major, minor, patch) = OLDEST;
-    let text = match version {
-        Some(version) => format!(
-            "claude {version} is not supported: it must be {major}.{minor}.{patch} or newer, and below {}",
-            major.saturating_add(1)
-        ),
-        None => "claude did not say its version in the way it is known to".to_string(),
-    };
-    Problem { text, hint: "run `npm install -g @anthropic-ai/claude-code`".to_string() }
-}
-
-/// `2.1.330 (Claude Code)`, and nothing else on the first line.
-fn version(stdout: &str) -> Option<&str> {
-    let version = stdout.lines().next()?.strip_suffix(" (Claude Code)")?;
-    (!version.is_empty() && !version.contains(char::is_whitespace)).then_some(version)
-}
-
-/// Exactly three numbers: a version with anything else in it is not one that was released.
-fn numbers(version: &str) -> Option<(u32, u32, u32)> {
-    let mut parts = version.split('.').map(|part| part.parse().ok());
-    let numbers = (parts.next()??, parts.next()??, parts.next()??);
-    parts.next().is_none().then_some(numbers)
-}
-
-fn is_supported(version: (u32, u32, u32)) -> bool {
-    version >= OLDEST && version.0 == OLDEST.0
 }
 
 fn is_logged_in(stdout: &str) -> bool {

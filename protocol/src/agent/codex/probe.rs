@@ -4,18 +4,22 @@
 //! shows only when they are used. One that is not logged in is usable all the same: the owner may have set up a provider of
 //! models that needs no login. Where one is needed, the first turn says so at once.
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::agent::event::{Problem, ProviderState};
+use crate::agent::event::ProviderState;
+use crate::agent::release::Release;
 use crate::contract::error::ProgramFault;
 use crate::contract::input::Probe;
 
-/// The oldest version that this dialect was checked against. An older one may speak differently, and a next major one
-/// certainly may: both are refused rather than guessed at (security H1).
-const OLDEST: (u32, u32, u32) = (0, 169, 0);
+/// `codex-cli 0.169.0`.
+const RELEASE: Release = Release {
+    name: super::NAME,
+    package: "@openai/codex",
+    oldest: (0, 169, 0),
+    version: |line| line.strip_prefix("codex-cli "),
+};
 
 /// The runs that [`read_probe`] reads.
 #[must_use]
@@ -26,68 +30,13 @@ pub fn probe_runs() -> Vec<Vec<String>> {
 /// What the runs show.
 #[must_use]
 pub fn read_probe(probe: &Result<Probe, ProgramFault>) -> ProviderState {
-    let probe = match probe {
-        Ok(probe) => probe,
-        Err(fault) => {
-            return ProviderState { problem: Some(problem_of(fault)), ..ProviderState::default() };
-        }
+    let (mut state, probe) = match RELEASE.read(probe) {
+        Ok(read) => read,
+        Err(state) => return state,
     };
-    let mut state = ProviderState { path: Some(probe.path.clone()), ..ProviderState::default() };
-    let version = probe.runs.first().and_then(|run| version(&run.stdout));
-    state.version = version.map(ToString::to_string);
-    if !version.and_then(numbers).is_some_and(is_supported) {
-        state.problem = Some(unsupported(version));
-        return state;
-    }
     // The words, with a part of the key, go to standard error.
     state.is_authenticated = probe.runs.get(1).is_some_and(|run| run.code == Some(0));
     state
-}
-
-fn problem_of(fault: &ProgramFault) -> Problem {
-    let (text, hint) = match fault {
-        ProgramFault::Missing => (
-            "codex is not installed, or not in the daemon's PATH".to_string(),
-            "run `npm install -g @openai/codex`, or set provider.codex.path",
-        ),
-        ProgramFault::Unsafe(why) => (
-            format!("codex was found, but must not be trusted: {why}"),
-            "correct its owner or mode, or set provider.codex.path to another one",
-        ),
-        ProgramFault::Failed(why) => {
-            (format!("codex does not start: {why}"), "run `codex --version` and see what it says")
-        }
-    };
-    Problem { text, hint: hint.to_string() }
-}
-
-fn unsupported(version: Option<&str>) -> Problem {
-    let (major, minor, patch) = OLDEST;
-    let text = match version {
-        Some(version) => format!(
-            "codex {version} is not supported: it must be {major}.{minor}.{patch} or newer, and below {}",
-            major.saturating_add(1)
-        ),
-        None => "codex did not say its version in the way it is known to".to_string(),
-    };
-    Problem { text, hint: "run `npm install -g @openai/codex`".to_string() }
-}
-
-/// `codex-cli 0.169.0`, and nothing else on the first line.
-fn version(stdout: &str) -> Option<&str> {
-    let version = stdout.lines().next()?.strip_prefix("codex-cli ")?;
-    (!version.is_empty() && !version.contains(char::is_whitespace)).then_some(version)
-}
-
-/// Exactly three numbers: a version with anything else in it is not one that was released.
-fn numbers(version: &str) -> Option<(u32, u32, u32)> {
-    let mut parts = version.split('.').map(|part| part.parse().ok());
-    let numbers = (parts.next()??, parts.next()??, parts.next()??);
-    parts.next().is_none().then_some(numbers)
-}
-
-fn is_supported(version: (u32, u32, u32)) -> bool {
-    version >= OLDEST && version.0 == OLDEST.0
 }
 
 #[cfg(test)]
