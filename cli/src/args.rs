@@ -43,7 +43,7 @@ Try: clawd up
 #[command(
     name = "clawd",
     version,
-    about = "run claude here, drive it from your other programs and devices",
+    about = "run claude and codex here, drive them from your other programs and devices",
     help_template = TEMPLATE,
     override_usage = "clawd [command]",
     disable_help_subcommand = true,
@@ -60,13 +60,27 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Where the daemon keeps its files
-    #[arg(long, global = true, env = "CLAWD_DATA_DIR", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "CLAWD_DATA_DIR",
+        value_name = "DIR",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
     pub(crate) data_dir: Option<PathBuf>,
     /// The daemon's port [default: 4300]
-    #[arg(long, global = true, env = "CLAWD_PORT", hide_env_values = true)]
+    #[arg(long, global = true, env = "CLAWD_PORT", hide_env_values = true, hide_short_help = true)]
     pub(crate) port: Option<u16>,
     /// The daemon's address [default: 127.0.0.1]
-    #[arg(long, alias = "bind-address", global = true, env = "CLAWD_BIND", hide_env_values = true)]
+    #[arg(
+        long,
+        alias = "bind-address",
+        global = true,
+        env = "CLAWD_BIND",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
     pub(crate) bind: Option<String>,
     /// Print JSON; with names, only these fields
     #[arg(
@@ -85,14 +99,15 @@ pub(crate) struct Global {
         global = true,
         value_name = "WHEN",
         default_value = "auto",
-        hide_possible_values = true
+        hide_possible_values = true,
+        hide_short_help = true
     )]
     pub(crate) color: Color,
     /// Say more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, hide_short_help = true)]
     pub(crate) verbose: u8,
     /// Say nothing but data and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, hide_short_help = true)]
     pub(crate) quiet: bool,
 }
 
@@ -221,6 +236,21 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_help_fits_one_screen() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_help().to_string();
+            let name = command.get_name().to_owned();
+            assert!(help.lines().count() <= 24, "{name}: {} lines", help.lines().count());
+            let is_wide = |line: &&str| line.chars().count() > 100;
+            assert_eq!(help.lines().find(is_wide), None, "{name}");
+            command.get_subcommands_mut().for_each(check);
+        }
+        let mut all = Cli::command();
+        all.build();
+        check(&mut all);
     }
 
     #[test]

@@ -23,7 +23,6 @@ Examples:
   clawd approve a81
   clawd approve a81 --answer 2   answer a question: a choice's number, or a text
   clawd approve a81 --session    also the very same call again, while the session lasts
-
 rpc: approval.list, approval.respond"
 )]
 pub(crate) struct Approve {

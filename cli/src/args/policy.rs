@@ -17,7 +17,6 @@ pub(crate) enum Policy {
   clawd policy test WebFetch '{\"url\": \"https://example.com\"}'
 
 Ends with 0 if it would run, with 7 if somebody would be asked or it would be denied.
-
 rpc: policy.test")]
     Test(PolicyTest),
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The agent to run
+    /// The agent to run: claude, codex or demo [default: claude]
     #[arg(short, long)]
     pub(crate) provider: Option<String>,
     /// Where it works [default: here]
@@ -109,7 +109,7 @@ pub(crate) enum Session {
     Create {
         /// Where the agent works [default: here]
         dir: Option<PathBuf>,
-        /// The agent to run
+        /// The agent to run: claude, codex or demo [default: claude]
         #[arg(short, long)]
         provider: Option<String>,
         /// Its title

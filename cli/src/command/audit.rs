@@ -8,7 +8,7 @@ use clawd_protocol::SessionId;
 use clawd_protocol::audit::Report;
 use serde_json::{Value, json};
 
-use super::columns;
+use super::{columns, summary};
 use crate::args::{Audit as Args, AuditList, Global};
 use crate::daemon;
 use crate::exit::{Exit, Failure};
@@ -86,7 +86,10 @@ fn about(record: &Value) -> String {
     let members = ["decision", "tool", "input", "rule", "deviceId", "role", "count", "note"];
     let word = |key: &&str| {
         let value = record.get(*key)?;
-        let text = value.as_str().map(str::to_owned);
+        // The input is told as everywhere else; what was cut for its length stands as it is.
+        let input = value.as_str().filter(|_| *key == "input");
+        let input = input.and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let text = input.map(|input| summary(&input)).or_else(|| value.as_str().map(str::to_owned));
         text.or_else(|| value.as_u64().map(|number| format!("{number}×")))
     };
     members.iter().filter_map(word).collect::<Vec<_>>().join(" ")

@@ -68,7 +68,7 @@ pub(super) fn help(topic: &[String], screen: &Screen) -> Result<Exit, Failure> {
                         .hint("topics are environment, exit-codes and files")
                 })?;
             }
-            screen.print(&found.render_help().to_string())?;
+            screen.print(&found.render_long_help().to_string())?;
         }
     }
     Ok(Exit::Ok)
