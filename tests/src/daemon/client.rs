@@ -296,8 +296,9 @@ fn answer(message: &Value) -> Result<Value, Failure> {
     Err(Failure::Refused { code, kind, error: error.clone() })
 }
 
+/// Nothing is wrong with the connection: the time is over, or a signal came.
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 #[derive(Debug)]
