@@ -60,7 +60,8 @@ impl Exit {
             Self::NotRunning => "the daemon is not running or cannot be reached",
             Self::Turn => {
                 "the turn failed, or a tool call was denied because nobody could be asked; also \
-                 `clawd policy test` when a call would not simply run"
+                 `clawd approve` when the answer was no, and `clawd policy test` when a call would \
+                 not simply run"
             }
             Self::Provider => "the provider is missing or not logged in",
             Self::NotFound => "no such thing, or already decided",

@@ -56,6 +56,31 @@ fn the_settings_it_shows_are_settings() {
     assert!(answer.contains("not_running"), "{answer}");
 }
 
+#[test]
+fn help_names_every_file_and_only_settings_that_are_some() {
+    let site = Site::new();
+    let daemon = site.start();
+    assert_eq!(site.run(&["stop"]).0, Some(0));
+    drop(daemon);
+    let (code, help, _) = site.run(&["help", "files"]);
+    assert_eq!(code, Some(0));
+    for file in fs::read_dir(site.data()).expect("it is there") {
+        let name = file.expect("a file").file_name();
+        let name = name.to_string_lossy();
+        let name = name.trim_end_matches("-wal").trim_end_matches("-shm");
+        assert!(help.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}:\n{help}");
+    }
+    let toml: String = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(toml.contains("[approvals]"), "{help}");
+    write_private(&site.data().join("config.toml"), toml.as_bytes());
+    let (code, _, complaint) = site.run(&["policy", "list"]);
+    assert_eq!((code, complaint.contains("error")), (Some(0), false), "{complaint}");
+}
+
 /// All Rust files of the workspace, as one text.
 fn sources(dir: &Path, text: &mut String) {
     for entry in fs::read_dir(dir).expect("a directory") {
