@@ -47,10 +47,11 @@ fn every_path_exists() {
 #[test]
 fn the_settings_it_shows_are_settings() {
     let readme = readme();
-    let toml = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let blocks = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let toml = blocks.collect::<Vec<_>>().concat();
+    assert!(toml.contains("port = ") && toml.contains("[approvals]"), "{toml}");
     let site = Site::new();
-    let toml = toml.expect("an example of config.toml").as_bytes();
-    write_private(&site.data().join("config.toml"), toml);
+    write_private(&site.data().join("config.toml"), toml.as_bytes());
     let (code, answer, complaint) = site.run(&["status", "--json"]);
     assert_eq!((code, complaint.as_str()), (Some(1), ""), "read without complaint; nothing runs");
     assert!(answer.contains("not_running"), "{answer}");
