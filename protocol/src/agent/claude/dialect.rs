@@ -21,15 +21,17 @@ pub struct Claude {
     requests: u64,
     /// The request for the hook, until it is granted.
     hello: Option<String>,
-    /// What is said once it is.
+    /// The one prompt that is said once it is.
     held: Vec<u8>,
+    /// That prompt is to be interrupted.
+    is_held_interrupted: bool,
 }
 
 impl Claude {
     /// A process that has not been spoken with.
     #[must_use]
     pub const fn new() -> Self {
-        Self { lane: None, requests: 0, hello: None, held: Vec::new() }
+        Self { lane: None, requests: 0, hello: None, held: Vec::new(), is_held_interrupted: false }
     }
 
     fn request(&mut self) -> String {
@@ -52,12 +54,26 @@ impl Dialect for Claude {
     }
 
     fn say(&mut self, say: Say) -> Vec<u8> {
-        let bytes = self.bytes_of(say);
-        if self.hello.is_some() {
-            self.held.extend(bytes);
-            return Vec::new();
+        if self.hello.is_none() {
+            return self.bytes_of(say);
         }
-        bytes
+        match say {
+            Say::Prompt { .. } => {
+                self.held = self.bytes_of(say);
+                self.is_held_interrupted = false;
+                Vec::new()
+            }
+            Say::Interrupt(_) => {
+                self.is_held_interrupted = !self.held.is_empty();
+                Vec::new()
+            }
+            // Answers begin nothing, and it may wait for them.
+            Say::MustAsk { .. }
+            | Say::MayDecide { .. }
+            | Say::Allow { .. }
+            | Say::Deny { .. }
+            | Say::Close(_) => self.bytes_of(say),
+        }
     }
 
     fn hear(&mut self, line: &[u8], out: &mut Vec<u8>, tell: Hear<'_>) {
@@ -74,6 +90,9 @@ impl Dialect for Claude {
                 }
                 self.hello = None;
                 out.append(&mut self.held);
+                if core::mem::take(&mut self.is_held_interrupted) {
+                    out.extend(speak::interrupt(&self.request()));
+                }
             }
             tell(lane, event);
         });
@@ -116,7 +135,10 @@ mod tests {
     fn h1_claude_hears_no_prompt_before_it_has_agreed_to_be_asked() {
         let mut claude = Claude::new();
         claude.hello();
-        assert!(claude.say(prompt()).is_empty() && claude.say(Say::Interrupt(Lane(0))).is_empty());
+        assert!(claude.say(prompt()).is_empty());
+        for _ in 0..100 {
+            assert!(claude.say(Say::Interrupt(Lane(0))).is_empty(), "and keeps one of them");
+        }
         let other =
             r#"{"type":"control_response","response":{"subtype":"success","request_id":"x"}}"#;
         assert!(hear(&mut claude, other).0.is_empty(), "that was another answer");
