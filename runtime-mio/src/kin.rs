@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rustix::process::{Pid, Signal, geteuid, getpgrp, getpid};
+use rustix::process::{Pid, Signal, geteuid, getpid};
 
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +100,13 @@ impl Traces {
 /// Signals them all. What is stopped is woken to take a polite one. With SIGKILL their groups are killed too, all at one
 /// moment: that also gets who forks faster than anybody could look.
 pub(crate) fn signal(kin: &[Kin], signal: Signal) {
+    // Not by getpgrp: in a pid namespace our own group can have been made outside, and then it has no number here.
+    let own_group = look_at(getpid()).and_then(|own| own.group);
     for one in kin {
         let _ = rustix::process::kill_process(one.pid, signal);
         match signal {
             Signal::KILL => {
-                if let Some(group) = one.group.filter(|group| *group != getpgrp()) {
+                if let Some(group) = one.group.filter(|group| Some(*group) != own_group) {
                     let _ = rustix::process::kill_process_group(group, signal);
                 }
             }
