@@ -12,7 +12,7 @@ use crate::access::Access;
 use crate::access::account::empty;
 use crate::access::ctx::Ctx;
 use crate::access::doorstep::Gauges;
-use crate::access::peers::{Call, Caller, Peers, Phase, Who, close};
+use crate::access::peers::{Call, Caller, Peers, Phase, Secured, Who, close};
 use crate::access::witness::of_caller;
 use crate::contract::config::Config;
 use crate::contract::effect::{Effect, Effects, Sync};
@@ -137,6 +137,9 @@ fn on_input(
                 cx.peers.close(conn, close::GOING_AWAY, "shutting down", cx.fx);
             }
         }
+        Input::Secured { conn, key, local } => {
+            access.on_secured(cx, conn, Secured { key, local });
+        }
         Input::Requested { conn, head } => {
             let gauges = Gauges {
                 active_sessions: work.active(),
@@ -177,7 +180,7 @@ fn on_input(
         Input::Fed { proc, bytes } => work.on_fed(cx, proc, bytes),
         Input::Output { proc, stream, bytes } => work.on_output(cx, proc, stream, bytes),
         Input::Exited { proc, code } => work.on_exited(cx, proc, code),
-        Input::Tick => {}
+        Input::Dialed { .. } | Input::Heard { .. } | Input::HungUp { .. } | Input::Tick => {}
         Input::Shutdown => {
             let record = AuditRecord::new(cx.engine.now.unix, AuditKind::Stopped, "daemon");
             shut_down(cx, access, work, life, record);

@@ -41,7 +41,8 @@
 //! use clawd_protocol::{Config, ConnId, Daemon, Effect, Effects, Head, Input, Now, Snapshot, Source};
 //!
 //! let token = mint_local([7; 32]); // from the operating system, in production
-//! let restored = Snapshot::empty(TokenDigest::of(token.expose()), "this-daemon".into());
+//! let identity = b"a public key in DER".to_vec();
+//! let restored = Snapshot::empty(TokenDigest::of(token.expose()), identity);
 //! let mut daemon = Daemon::new(Config::default(), [9; 32], restored);
 //! let mut effects = Effects::new();
 //! let now = Now::default();
@@ -72,6 +73,8 @@
 //! | `engine` | deadlines, chance, operations in flight |
 //! | [`audit`] | the lines of the audit log, and whether they still say what was written |
 //! | [`client`] | the other end of the same protocol |
+//! | [`invitation`] | what a QR code says |
+//! | [`relay`] | who may meet whom at a relay, and what is said to it |
 //! | [`text`] | making untrusted text safe to show |
 //! | [`wire_reference`] | the methods, errors and events, for authors of clients |
 //!
@@ -88,7 +91,9 @@ pub mod client;
 pub mod contract;
 mod daemon;
 mod engine;
+pub mod invitation;
 pub mod policy;
+pub mod relay;
 pub mod text;
 #[doc = include_str!("../WIRE.md")]
 pub mod wire_reference {}
@@ -97,11 +102,14 @@ mod work;
 
 pub use contract::config::{Config, ProviderConfig};
 pub use contract::effect::{
-    Change, Command, Effect, Effects, Env, Program, Question, Response, Sync, To,
+    Change, Command, Dial, Effect, Effects, Env, Program, Purpose, Question, Response, Sync, To,
 };
-pub use contract::error::{HeadFault, MessageFault, PathFault, ProgramFault, StoreFault};
+pub use contract::error::{
+    DialFault, HeadFault, MessageFault, PathFault, ProgramFault, StoreFault,
+};
+pub use contract::fingerprint::{Fingerprint, NoFingerprint};
 pub use contract::id::{
-    ApprovalId, AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId, ToolCallId,
+    ApprovalId, AskId, ConnId, DeviceId, LegId, MessageId, OpId, ProcId, SessionId, ToolCallId,
 };
 pub use contract::input::{Answer, Head, Input, Probe, Run, Source, Stream};
 pub use contract::limits::Limits;

@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::rc::Rc;
 
-use clawd_protocol::{Answer, AskId, ConnId, Effect, Input, Question, Response, To};
+use clawd_protocol::{Answer, AskId, ConnId, DialFault, Effect, Input, Question, Response, To};
 use tungstenite::handshake::derive_accept_key;
 
 use crate::connection::Phase;
@@ -49,6 +49,11 @@ impl Hands {
             Effect::Feed { proc, bytes } => self.orders.push(Order::Feed(proc, bytes)),
             Effect::Finish { proc } => self.orders.push(Order::Finish(proc)),
             Effect::Kill { proc } => self.orders.push(Order::Kill(proc)),
+            Effect::Dial { leg, .. } => {
+                let result = Err(DialFault::Busy);
+                self.happened.push_back(Input::Dialed { leg, result });
+            }
+            Effect::Say { .. } | Effect::HangUp { .. } => {}
             Effect::Log { note } => self.notes.push(note),
             Effect::Stop => self.is_stopped = true,
         }
@@ -145,7 +150,10 @@ impl Hands {
 
     fn ask(&mut self, ask: AskId, question: Question) {
         match question {
-            Question::Directory { .. } | Question::Probe { .. } => {
+            Question::Directory { .. }
+            | Question::Probe { .. }
+            | Question::Sign { .. }
+            | Question::Addresses => {
                 self.ask_workers(ask, question);
             }
             Question::Messages { .. }

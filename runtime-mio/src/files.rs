@@ -1,11 +1,13 @@
 //! The data directory: one private place, one owner at a time.
 //!
 //! Owns how private files are opened, made and replaced (security A2, A3), the lock that keeps a second daemon out, and
-//! the local token's file; refuses to know what a token may do.
+//! the files of the local token, the identity and the relay; refuses to know what a token may do.
 //!
 //! | file | what |
 //! |---|---|
 //! | `auth_token` | the local token and a newline |
+//! | `identity.key` | the identity's private key, PKCS#8 |
+//! | `relay.json` | what the owner wants of a relay |
 //! | `clawd.lock` | locked while a daemon lives; says who, as JSON |
 //! | `clawd.db`, `-wal`, `-shm` | the store |
 //! | `audit.log`, `audit.log.1`, … | the audit log |
@@ -17,6 +19,7 @@
 
 mod lock;
 mod private;
+mod remote;
 
 use std::fmt;
 use std::io;
@@ -32,6 +35,7 @@ use crate::process::Mark;
 pub use lock::Holder;
 use lock::Lock;
 pub(crate) use private::{PrivateDir, Staged, check_parents};
+pub(crate) use remote::{load_or_make_identity, load_relay, stage_new_identity, stage_relay};
 
 const TOKEN_FILE: &str = "auth_token";
 const TOKEN_FILE_BYTES_MAX: usize = 4096;
@@ -132,6 +136,8 @@ impl DataDir {
         let lock = Lock::take(&dir)?;
         dir.sweep(TOKEN_FILE)?;
         dir.sweep(MARK_FILE)?;
+        dir.sweep(remote::IDENTITY_FILE)?;
+        dir.sweep(remote::RELAY_FILE)?;
         Ok(Self { dir, lock })
     }
 

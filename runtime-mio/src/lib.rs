@@ -9,6 +9,7 @@
 //! | [`store`] | SQLite |
 //! | [`process`], [`guard`] | children and their descendants |
 //! | `kin` | who comes of whom, and who carries a child's mark |
+//! | [`tls`] | keys, and TLS to them |
 //! | [`worker`] | questions that block |
 //! | `event_loop` | the order of things in a turn |
 //! | `execute`, `hands` | effects |
@@ -22,6 +23,7 @@ pub mod files;
 pub mod guard;
 pub mod process;
 pub mod store;
+pub mod tls;
 pub mod worker;
 
 mod clock;

@@ -16,12 +16,13 @@ use mio::{Poll, Token, Waker};
 
 use crate::clock::Clock;
 use crate::event_loop::{Core, EventLoop, Mind};
-use crate::files::{DataDir, FileError};
+use crate::files::{DataDir, FileError, load_or_make_identity};
 use crate::hands::Hands;
 use crate::listener::Listeners;
 use crate::process::{Mark, Processes};
 use crate::signal::Signal;
 use crate::store::{AuditReader, Store, StoreError};
+use crate::tls::Identity;
 use crate::tokens;
 use crate::worker::Workers;
 
@@ -29,7 +30,7 @@ use crate::worker::Workers;
 pub struct Options {
     /// The data directory; it stays locked as long as the daemon runs.
     pub data_dir: DataDir,
-    /// The loopback addresses to listen on. All but the first may be absent on this machine.
+    /// The addresses to listen on. All but the first may be absent on this machine.
     pub bind: Vec<IpAddr>,
     /// The TCP port; zero for any.
     pub port: u16,
@@ -149,7 +150,8 @@ pub fn run(mut options: Options, on_ready: OnReady<'_>) -> Result<(), RunError> 
     getrandom::fill(&mut entropy).map_err(io::Error::from)?;
     let config = options.config.clone();
     let daemon = Daemon::new(config, entropy, snapshot);
-    serve(options, store, Mind { daemon, effects: Effects::new() }, on_ready)
+    let identity = load_or_make_identity(options.data_dir.private()).map_err(RunError::File)?;
+    serve(options, store, identity, Mind { daemon, effects: Effects::new() }, on_ready)
 }
 
 /// Ends what an earlier life has left running (security I4): this directory's lock is ours, so it is nobody else's. Before
@@ -167,6 +169,7 @@ fn sweep(mark: &Mark, log: &mut dyn Write) {
 pub(crate) fn serve<C: Core>(
     options: Options,
     store: Store,
+    identity: Identity,
     core: C,
     on_ready: OnReady<'_>,
 ) -> Result<(), RunError> {
@@ -183,8 +186,9 @@ pub(crate) fn serve<C: Core>(
     listeners.register(registry, tokens::LISTENERS)?;
     data_dir.note_port(listeners.port());
     on_ready(&Ready { port: listeners.port(), socket: listeners.path() });
-    let workers =
-        Workers::new(waker, mark.clone()).with_audit(AuditReader::new(data_dir.private().clone()));
+    let workers = Workers::new(waker, mark.clone())
+        .with_audit(AuditReader::new(data_dir.private().clone()))
+        .with_identity(Arc::new(identity), bind);
     let event_loop = EventLoop {
         hands: Hands::new(registry.try_clone()?, workers, clock.read()),
         core,

@@ -21,7 +21,7 @@ use clawd_protocol::record::PairingHistory;
 use clawd_protocol::{Answer, Change, OpId, Question, Snapshot, StoreFault, Sync, Unix};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use crate::files::{DataDir, FileError};
+use crate::files::{DataDir, FileError, load_or_make_identity, load_relay};
 use audit::AuditLog;
 pub use audit::AuditReader;
 use tombstones::Tombstones;
@@ -152,10 +152,12 @@ impl Store {
     /// Whatever cannot be read in full stops the start.
     pub fn open(dir: &DataDir) -> Result<(Self, Snapshot), StoreError> {
         let token = dir.load_or_make_token()?;
+        let identity = load_or_make_identity(dir.private())?.public_key().to_vec();
         let tombstones = Tombstones::open(dir.private())?;
         let db = open::open(dir.private())?;
         let path = dir.path().join(open::DATABASE_FILE);
-        let mut snapshot = Snapshot::empty(TokenDigest::of(token.expose()), String::new());
+        let mut snapshot = Snapshot::empty(TokenDigest::of(token.expose()), identity);
+        snapshot.relay = load_relay(dir.private())?;
         snapshot.tombstones = tombstones.all();
         load(&db, &mut snapshot).map_err(StoreError::sqlite(&path))?;
         let anchor = audit::remembered(&db).map_err(StoreError::sqlite(&path))?;
@@ -179,13 +181,15 @@ impl Store {
 }
 
 fn load(db: &Connection, snapshot: &mut Snapshot) -> rusqlite::Result<()> {
-    let meta = "SELECT daemon_id, name, seq, unix_high FROM meta";
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-    let (daemon_id, name, seq, unix_high) = match db.query_row(meta, (), read).optional()? {
+    let meta = "SELECT name, seq, unix_high FROM meta";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let (name, seq, unix_high) = match db.query_row(meta, (), read).optional()? {
         Some(found) => found,
-        None => (begin(db)?, None, 0, 0),
+        None => {
+            db.execute("INSERT INTO meta (one) VALUES (1)", ())?;
+            (None, 0, 0)
+        }
     };
-    snapshot.daemon_id = daemon_id;
     snapshot.name = name;
     snapshot.seq = seq;
     snapshot.unix_high = Unix::from_millis(unix_high);
@@ -198,31 +202,6 @@ fn load(db: &Connection, snapshot: &mut Snapshot) -> rusqlite::Result<()> {
     snapshot.open_messages = rows::all(db, rows::OPEN_MESSAGES, (), rows::message)?;
     snapshot.open_tool_calls = rows::all(db, rows::OPEN_TOOL_CALLS, (), rows::tool_call)?;
     Ok(())
-}
-
-/// The first start: the daemon gets its id, 32 random bytes.
-fn begin(db: &Connection) -> rusqlite::Result<String> {
-    let mut id = [0; 32];
-    getrandom::fill(&mut id)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let id = base32(&id);
-    db.execute("INSERT INTO meta (one, daemon_id) VALUES (1, ?1)", (&id,))?;
-    Ok(id)
-}
-
-/// RFC 4648, section 6, in lower case and without padding.
-fn base32(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut text = String::with_capacity((bytes.len() * 8).div_ceil(5));
-    for block in bytes.chunks(5) {
-        let bits = block.iter().fold(0_u64, |bits, &byte| bits << 8 | u64::from(byte));
-        let bits = bits << (40 - 8 * block.len());
-        for digit in 0..(block.len() * 8).div_ceil(5) {
-            let index = usize::try_from(bits >> (35 - 5 * digit) & 31).unwrap_or_default();
-            text.push(char::from(DIGITS[index]));
-        }
-    }
-    text
 }
 
 fn fault(error: &rusqlite::Error) -> StoreFault {

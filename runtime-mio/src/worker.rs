@@ -3,10 +3,12 @@
 //! Owns two threads, started by the first question, and a bounded queue; refuses to know who asked and why. The answers
 //! come back through [`mio::Waker`].
 
+mod addresses;
 mod probe;
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +19,7 @@ use mio::Waker;
 
 use crate::process::{ChildMark, Mark};
 use crate::store::AuditReader;
+use crate::tls::Identity;
 
 const THREADS: usize = 2;
 const QUEUE_MAX: usize = 64;
@@ -24,12 +27,20 @@ const QUEUE_MAX: usize = 64;
 type Asked = (AskId, Question);
 type Answered = (AskId, Answer);
 
+/// What questions are about, where it is not all in the question.
+#[derive(Debug, Clone, Default)]
+struct Knows {
+    audit: Option<AuditReader>,
+    identity: Option<Arc<Identity>>,
+    bound: Vec<IpAddr>,
+}
+
 /// The worker pool.
 #[derive(Debug)]
 pub struct Workers {
     waker: Arc<Waker>,
     mark: Mark,
-    audit: Option<AuditReader>,
+    knows: Knows,
     queue: Option<SyncSender<Asked>>,
     answers: (Sender<Answered>, Receiver<Answered>),
 }
@@ -38,23 +49,36 @@ impl Workers {
     /// No thread runs before the first question. `waker` is woken for every answer; `mark` is for what is run.
     #[must_use]
     pub fn new(waker: Arc<Waker>, mark: Mark) -> Self {
-        Self { waker, mark, audit: None, queue: None, answers: mpsc::channel() }
+        Self { waker, mark, knows: Knows::default(), queue: None, answers: mpsc::channel() }
     }
 
     /// From now on they also read this audit log.
     #[must_use]
-    pub fn with_audit(self, audit: AuditReader) -> Self {
-        Self { audit: Some(audit), ..self }
+    pub fn with_audit(mut self, audit: AuditReader) -> Self {
+        self.knows.audit = Some(audit);
+        self
     }
 
-    /// Queues a `Directory`, `Probe` or `Audit` question.
+    /// From now on they also sign, and know which addresses are listened on.
+    #[must_use]
+    pub fn with_identity(mut self, identity: Arc<Identity>, bound: Vec<IpAddr>) -> Self {
+        self.knows.identity = Some(identity);
+        self.knows.bound = bound;
+        self
+    }
+
+    /// Queues a question that is not about stored history.
     ///
     /// # Errors
     /// Any other question, and one too many: answer it with [`Answer::Failed`].
     pub fn ask(&mut self, ask: AskId, question: Question) -> Result<(), StoreFault> {
         let failed = |why: &str| Err(StoreFault::Failed(why.to_owned()));
         match question {
-            Question::Directory { .. } | Question::Probe { .. } | Question::Audit { .. } => {}
+            Question::Directory { .. }
+            | Question::Probe { .. }
+            | Question::Sign { .. }
+            | Question::Addresses
+            | Question::Audit { .. } => {}
             Question::Messages { .. }
             | Question::MessageByClientId { .. }
             | Question::ToolCalls { .. }
@@ -87,10 +111,10 @@ impl Workers {
         for number in 0..THREADS {
             let (asked, answers) = (Arc::clone(&asked), self.answers.0.clone());
             let (waker, mark) = (Arc::clone(&self.waker), self.mark.clone());
-            let audit = self.audit.clone();
+            let knows = self.knows.clone();
             thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || work(&asked, &answers, &waker, &mark, audit.as_ref()))?;
+                .spawn(move || work(&asked, &answers, &waker, &mark, &knows))?;
         }
         Ok(queue)
     }
@@ -102,14 +126,14 @@ fn work(
     answers: &Sender<Answered>,
     waker: &Waker,
     mark: &Mark,
-    audit: Option<&AuditReader>,
+    knows: &Knows,
 ) {
     loop {
         // One waits in the queue, the other for the lock: which is which does not matter.
         let next = asked.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((ask, question)) = next else { return };
         let mark = mark.of(&format!("probe-{ask}"));
-        if answers.send((ask, answer(&question, &mark, audit))).is_err() {
+        if answers.send((ask, answer(&question, &mark, knows))).is_err() {
             return;
         }
         // Should this fail, the loop is gone or will look when it wakes for something else.
@@ -117,22 +141,31 @@ fn work(
     }
 }
 
-fn answer(question: &Question, mark: &ChildMark, audit: Option<&AuditReader>) -> Answer {
+fn answer(question: &Question, mark: &ChildMark, knows: &Knows) -> Answer {
+    let failed = |why: String| Answer::Failed(StoreFault::Failed(why));
     match question {
         Question::Directory { path } => Answer::Directory(directory(Path::new(path))),
         Question::Probe { program, runs, env, timeout } => {
             Answer::Probe(probe::probe(program, runs, env, mark, *timeout))
         }
-        Question::Audit { .. } => match audit {
+        Question::Audit { .. } => match &knows.audit {
             Some(audit) => audit.answer(question),
-            None => Answer::Failed(StoreFault::Failed("there is no audit log".to_owned())),
+            None => failed("there is no audit log".to_owned()),
         },
+        Question::Sign { message } => match &knows.identity {
+            Some(identity) => match identity.sign(message) {
+                Ok(signature) => Answer::Signature(signature),
+                Err(error) => failed(error.to_string()),
+            },
+            None => failed("there is no identity".to_owned()),
+        },
+        Question::Addresses => Answer::Addresses(addresses::reachable(&knows.bound)),
         Question::Messages { .. }
         | Question::MessageByClientId { .. }
         | Question::ToolCalls { .. }
         | Question::ToolCall { .. }
         | Question::Approval { .. }
-        | Question::Events { .. } => Answer::Failed(StoreFault::Failed("not queued".to_owned())),
+        | Question::Events { .. } => failed("not queued".to_owned()),
     }
 }
 

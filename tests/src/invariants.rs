@@ -172,6 +172,10 @@ impl Invariants {
             | Input::Spawned { .. }
             | Input::Fed { .. }
             | Input::Output { .. }
+            | Input::Secured { .. }
+            | Input::Dialed { .. }
+            | Input::Heard { .. }
+            | Input::HungUp { .. }
             | Input::Tick
             | Input::Shutdown => {}
         }
@@ -228,6 +232,8 @@ impl Invariants {
                 self.alive(*proc)?;
             }
             Effect::Finish { proc } | Effect::Kill { proc } => self.alive(*proc)?,
+            Effect::Say { text, .. } => no_token(text, "a relay")?,
+            Effect::Dial { .. } | Effect::HangUp { .. } => {}
             Effect::Log { note } => no_token(&note.to_string(), "the log")?,
             Effect::Stop => self.is_stopped = true,
         }

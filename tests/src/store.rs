@@ -88,6 +88,10 @@ pub struct Store {
     /// The audit log cannot be written, and everything else can.
     is_audit_full: bool,
     token: Secret,
+    /// What the owner wants of a relay.
+    pub relay: Option<clawd_protocol::record::RelaySettings>,
+    /// How often the identity was replaced.
+    pub identities: u32,
     tombstones: BTreeSet<DeviceId>,
     fault: Option<StoreFault>,
 }
@@ -104,6 +108,8 @@ impl Store {
             audit_on_disk: (0, Chain::default()),
             is_audit_full: false,
             token,
+            relay: None,
+            identities: 0,
             tombstones: BTreeSet::new(),
             fault: None,
         }
@@ -173,6 +179,8 @@ impl Store {
                 self.tombstones.insert(*id);
             }
             Change::PutLocalToken(token) => self.token = token.clone(),
+            Change::PutRelay(wanted) => self.relay = Some(wanted.clone()),
+            Change::ResetIdentity => self.identities += 1,
             Change::PutName(name) => self.db.name = Some(name.clone()),
             Change::PutPairing(history) => self.db.pairing = history.clone(),
             Change::PutSession(session) => {
@@ -247,7 +255,10 @@ impl Store {
                 let last = found.max_by_key(|(place, _)| *place);
                 Answer::ToolCall(last.map(|(_, call)| Box::new(call.clone())))
             }
-            Question::Directory { .. } | Question::Probe { .. } => return None,
+            Question::Directory { .. }
+            | Question::Sign { .. }
+            | Question::Addresses
+            | Question::Probe { .. } => return None,
         })
     }
 
@@ -344,9 +355,10 @@ impl Store {
 
     /// What a daemon that starts now is given.
     #[must_use]
-    pub fn snapshot(&self, daemon_id: &str) -> Snapshot {
+    pub fn snapshot(&self, identity: &[u8]) -> Snapshot {
         let digest = TokenDigest::of(self.token.expose());
-        let mut snapshot = Snapshot::empty(digest, daemon_id.to_owned());
+        let mut snapshot = Snapshot::empty(digest, identity.to_vec());
+        snapshot.relay.clone_from(&self.relay);
         snapshot.name.clone_from(&self.db.name);
         snapshot.chapters.clone_from(&self.db.chapters);
         snapshot.seq = self.db.seq;
@@ -396,6 +408,6 @@ mod tests {
         store.apply(&[Change::Bury(buried)], Sync::Process).expect("stored");
         store.lose_power();
         assert_eq!(store.db.name.as_deref(), Some("a"));
-        assert_eq!(store.snapshot("d").tombstones, [buried], "that file is its own");
+        assert_eq!(store.snapshot(b"d").tombstones, [buried], "that file is its own");
     }
 }

@@ -39,8 +39,8 @@ pub const PORT: u16 = 4300;
 /// The address of a peer on this machine.
 pub const LOOPBACK: Source = Source::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
-/// The daemon's id in every world.
-pub const DAEMON_ID: &str = "d4emon";
+/// The daemon's public key in every world.
+pub const IDENTITY: &[u8] = b"d4emon";
 
 /// One daemon and its surroundings.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl World {
     #[must_use]
     pub fn with_config(config: Config) -> Self {
         let store = Store::new(mint_local([1; 32]));
-        let daemon = Daemon::new(config.clone(), [7; 32], store.snapshot(DAEMON_ID));
+        let daemon = Daemon::new(config.clone(), [7; 32], store.snapshot(IDENTITY));
         let mut world = Self {
             daemon,
             effects: Effects::new(),

@@ -129,7 +129,8 @@ fn the_owner_is_told_who_he_is_and_that_the_daemon_is_ready() {
     assert_eq!(told["authenticated"], true);
     assert_eq!(told["role"], "owner");
     assert_eq!(told["protocolVersion"], 1);
-    assert_eq!(told["daemonId"], clawd_tests::world::DAEMON_ID);
+    let id = clawd_protocol::Fingerprint::of(clawd_tests::world::IDENTITY);
+    assert_eq!(told["daemonId"], id.to_string());
     assert!(told["cursor"].is_u64() || told["cursor"].is_string(), "{told}");
     let events = world.events(owner);
     assert_eq!(names(&events), ["daemon.ready"]);

@@ -10,7 +10,9 @@ use clawd_protocol::record::EventPage;
 use clawd_protocol::{
     Answer, Config, ConnId, Daemon, Head, HeadFault, Input, Instant, MessageFault,
 };
-use clawd_protocol::{Limits, Now, PathFault, ProgramFault, Question, Response, Snapshot, Unix};
+use clawd_protocol::{
+    Limits, Now, PathFault, ProgramFault, Question, Response, Snapshot, StoreFault, Unix,
+};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
@@ -25,7 +27,7 @@ pub(crate) fn daemon() -> io::Result<(Daemon, Secret)> {
         Ok(bytes)
     };
     let token = mint_local(entropy()?);
-    let restored = Snapshot::empty(TokenDigest::of(token.expose()), "example".to_owned());
+    let restored = Snapshot::empty(TokenDigest::of(token.expose()), b"example".to_vec());
     let config = Config { version: "0.0.0-example".to_owned(), ..Config::default() };
     Ok((Daemon::new(config, entropy()?, restored), token))
 }
@@ -49,6 +51,8 @@ pub(crate) fn answer(question: &Question) -> Answer {
         Question::Audit { .. } => Answer::Audit(Vec::new()),
         Question::Events { .. } => Answer::Events(EventPage::default()),
         Question::Probe { .. } => Answer::Probe(Err(ProgramFault::Missing)),
+        Question::Sign { .. } => Answer::Failed(StoreFault::Failed("no key here".to_owned())),
+        Question::Addresses => Answer::Addresses(Vec::new()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant as Clock};
 
-use clawd_protocol::{ConnId, Daemon, Effect, Effects, Input, ProgramFault, Source, To};
+use clawd_protocol::{ConnId, Daemon, DialFault, Effect, Effects, Input, ProgramFault, Source, To};
 
 use bytes::{Incoming, Part};
 
@@ -200,6 +200,11 @@ impl<W: Wire> Owner<W> {
                 return Some(Input::Spawned { proc, result: Err(ProgramFault::Missing) });
             }
             Effect::Feed { .. } | Effect::Finish { .. } | Effect::Kill { .. } => {}
+            // Nobody beyond this machine is asked here.
+            Effect::Dial { leg, .. } => {
+                return Some(Input::Dialed { leg, result: Err(DialFault::Busy) });
+            }
+            Effect::Say { .. } | Effect::HangUp { .. } => {}
             // A real runtime writes it down; these talk to nobody.
             Effect::Log { .. } => {}
             Effect::Stop => self.is_stopped = true,

@@ -9,7 +9,7 @@ use super::Access;
 use super::ctx::Ctx;
 use super::entry::unauthorized;
 use super::limiter::{Key, When};
-use super::peers::{Phase, close};
+use super::peers::{Phase, Secured, close};
 use super::token::Secret;
 use super::witness::Doubt;
 use crate::contract::effect::{Effect, Response};
@@ -34,7 +34,9 @@ impl Access {
         let limits = &cx.engine.config.limits;
         let connections_max = match source {
             Source::Unix => limits.connections_max,
-            Source::Tcp(_) => limits.connections_max.saturating_sub(limits.connections_reserved),
+            Source::Tcp(_) | Source::Relay(_) => {
+                limits.connections_max.saturating_sub(limits.connections_reserved)
+            }
         };
         let is_full = cx.peers.len() >= connections_max;
         cx.peers.open(conn, source, now);
@@ -50,6 +52,13 @@ impl Access {
         }
         let deadline = now + cx.engine.config.limits.head_timeout;
         cx.engine.timers.arm(Timer::Stranger(conn), deadline);
+    }
+
+    /// The connection is TLS to our own key.
+    pub(crate) fn on_secured(&mut self, cx: &mut Ctx<'_>, conn: ConnId, secured: Secured) {
+        if let Some(peer) = cx.peers.peer_mut(conn).filter(|peer| peer.phase == Phase::Head) {
+            peer.secured = Some(secured);
+        }
     }
 
     /// The connection is gone, or as good as gone.
@@ -70,9 +79,17 @@ impl Access {
         let Some(peer) = cx.peers.peer(conn).filter(|peer| peer.phase == Phase::Head) else {
             return;
         };
+        if !peer.is_secret() {
+            return self.respond(cx, conn, http::upgrade_required());
+        }
         let config = &cx.engine.config;
-        let site =
-            Site { port: cx.engine.port, host_names: &config.host_names, origins: &config.origins };
+        let site = Site {
+            port: cx.engine.port,
+            host_names: &config.host_names,
+            origins: &config.origins,
+            address: peer.secured.as_ref().and_then(|secured| secured.local),
+            daemon_id: peer.secured.as_ref().map(|_| self.daemon_id.as_str()),
+        };
         match http::judge(head, peer.source, &site) {
             Verdict::Refuse(response) => self.respond(cx, conn, response),
             Verdict::Health => {

@@ -28,6 +28,9 @@ pub(crate) enum Key {
     V4([u8; 4]),
     /// The /64 of an IPv6 address: a single machine commonly has all of it.
     V6([u16; 4]),
+    /// Somebody behind a relay, by the address that the relay says. A relay that lies about it gains what somebody with
+    /// many addresses has: neither gets near a token, and a PIN counts its guesses itself.
+    Relay(Option<u64>),
 }
 
 impl Key {
@@ -43,6 +46,11 @@ impl Key {
                     Self::V6([a, b, c, d])
                 }
             },
+            Source::Relay(from) => Self::Relay(from.map(|address| match address.to_canonical() {
+                IpAddr::V4(v4) => u64::from(v4.to_bits()),
+                // The /64. One whose first half is zero is none that anybody has.
+                IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(u64::MAX),
+            })),
         }
     }
 }

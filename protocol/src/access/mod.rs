@@ -16,9 +16,10 @@ pub(crate) mod witness;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use crate::contract::fingerprint::Fingerprint;
 use crate::contract::id::{ConnId, DeviceId, OpId};
 use crate::contract::limits::Limits;
 use crate::contract::record::{DeviceRecord, Role};
@@ -102,7 +103,7 @@ impl Access {
         Self {
             local: snapshot.local_token,
             old_local: None,
-            daemon_id: core::mem::take(&mut snapshot.daemon_id),
+            daemon_id: Fingerprint::of(&snapshot.identity).to_string(),
             name: snapshot.name.take(),
             devices: Devices::new(snapshot),
             pairing: Pairing::new(core::mem::take(&mut snapshot.pairing), limits),

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::ctx::Ctx;
 use super::pairing::{Opening, Outcome, Window};
-use super::peers::{Call, Caller, Phase, Who};
+use super::peers::{Call, Caller, Peer, Phase, Who};
 use super::token::{self, TokenDigest};
 use super::witness::{Doubt, of_caller, of_stranger};
 use super::{Access, After};
@@ -288,6 +288,7 @@ impl Access {
             last_via: cx.peers.peer(conn).map(|peer| String::from(peer.via())).unwrap_or_default(),
             expires_at: Some(at + cx.engine.config.limits.device_expiry),
             revoked_at: None,
+            key: cx.peers.peer(conn).and_then(Peer::key),
         };
         let Some(call) = self.wait(cx, conn, id) else { return };
         let notice = cx.engine.number(&Event::DevicePaired((&record).into()));

@@ -15,11 +15,13 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use serde::Serialize;
 
 use super::hearing::{Hearing, PageOf};
 use crate::contract::effect::{Effect, Effects};
+use crate::contract::fingerprint::Fingerprint;
 use crate::contract::id::{AskId, ConnId, DeviceId};
 use crate::contract::input::Source;
 use crate::contract::limits::Limits;
@@ -100,11 +102,22 @@ struct Batch {
     answers: Vec<String>,
 }
 
+/// What TLS says of a peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Secured {
+    /// Its own key, if it has shown one and proved that it has it.
+    pub(crate) key: Option<Fingerprint>,
+    /// The address of ours that it connected to.
+    pub(crate) local: Option<IpAddr>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) source: Source,
     pub(crate) opened: Instant,
     pub(crate) phase: Phase,
+    /// It speaks TLS to our own key.
+    pub(crate) secured: Option<Secured>,
     /// It came with a proxy's headers: not local, whatever its address (security B5).
     pub(crate) is_proxied: bool,
     /// Messages that it sent as a stranger.
@@ -129,12 +142,39 @@ impl Peer {
         }
     }
 
-    pub(crate) const fn via(&self) -> &'static str {
-        match (self.source, self.is_proxied) {
-            (Source::Unix, _) => "unix",
-            (Source::Tcp(_), true) => "proxy",
-            (Source::Tcp(_), false) => "loopback",
+    /// How it came, in a word.
+    pub(crate) fn via(&self) -> &'static str {
+        match self.source {
+            Source::Unix => "unix",
+            Source::Tcp(_) if self.is_proxied => "proxy",
+            Source::Tcp(_) if self.is_from_here() => "loopback",
+            Source::Tcp(_) => "lan",
+            Source::Relay(_) => "relay",
         }
+    }
+
+    fn is_from_here(&self) -> bool {
+        match self.source {
+            Source::Unix => true,
+            Source::Tcp(address) => address.to_canonical().is_loopback(),
+            Source::Relay(_) => false,
+        }
+    }
+
+    /// On this machine, as this user, with nobody in between (security B5, F2). Who speaks TLS may be anywhere: a forwarded
+    /// port looks like this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_from_here() && !self.is_proxied && self.secured.is_none()
+    }
+
+    /// Nobody on the way can read what is said, because there is no way or because it is TLS (security F1, G2).
+    pub(crate) fn is_secret(&self) -> bool {
+        self.secured.is_some() || self.is_from_here()
+    }
+
+    /// The key that it proved to have.
+    pub(crate) fn key(&self) -> Option<Fingerprint> {
+        self.secured.and_then(|secured| secured.key)
     }
 }
 
@@ -183,6 +223,7 @@ impl Peers {
             source,
             opened: now,
             phase: Phase::Head,
+            secured: None,
             is_proxied: false,
             strange_messages: 0,
             queued_bytes: 0,

@@ -14,7 +14,6 @@ use super::token::{Secret, TokenDigest, TokenKind, kind_of};
 use super::{Access, After};
 use crate::contract::effect::{Change, Sync};
 use crate::contract::id::{ConnId, DeviceId};
-use crate::contract::input::Source;
 use crate::contract::record::Role;
 use crate::engine::Timer;
 
@@ -55,7 +54,8 @@ impl Access {
         conn: ConnId,
         token: &Secret,
     ) -> Option<(Caller, Good)> {
-        let is_local = cx.peers.peer(conn).is_some_and(is_local);
+        let peer = cx.peers.peer(conn)?;
+        let is_local = peer.is_local();
         let digest = TokenDigest::of(token.expose());
         match kind_of(token.expose())? {
             TokenKind::Local => {
@@ -68,6 +68,10 @@ impl Access {
             TokenKind::Device(id) => {
                 let now = cx.engine.unix_high();
                 let good = self.devices.judge(id, &digest, now, &cx.engine.config.limits)?;
+                let bound = self.devices.find(id)?.key;
+                if bound.is_some() && bound != peer.key() {
+                    return None;
+                }
                 let caller = Caller { who: Who::Device(id), role: self.role(id)? };
                 Some((caller, good))
             }
@@ -130,13 +134,5 @@ impl Access {
         cx.peers.kick_all(|who| expired(who).is_some(), cx.fx);
         self.close_window_without_standing(cx);
         self.watch_expiry(cx);
-    }
-}
-
-/// On this machine, as this user, with nobody in between (security B5, F2).
-fn is_local(peer: &Peer) -> bool {
-    match peer.source {
-        Source::Unix => !peer.is_proxied,
-        Source::Tcp(address) => address.to_canonical().is_loopback() && !peer.is_proxied,
     }
 }

@@ -140,7 +140,9 @@ pub(super) fn of_stranger(cx: &Ctx<'_>, kind: AuditKind, conn: ConnId) -> AuditR
 
 fn origin(peer: &Peer) -> String {
     match peer.source {
-        Source::Unix => String::from(peer.via()),
-        Source::Tcp(address) => format!("{} {address}", peer.via()),
+        Source::Unix | Source::Relay(None) => String::from(peer.via()),
+        Source::Tcp(address) | Source::Relay(Some(address)) => {
+            format!("{} {address}", peer.via())
+        }
     }
 }

@@ -7,14 +7,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::id::{ApprovalId, AskId, ConnId, DeviceId, MessageId, OpId, ProcId, SessionId};
+use super::fingerprint::Fingerprint;
+use super::id::{ApprovalId, AskId, ConnId, DeviceId, LegId, MessageId, OpId, ProcId, SessionId};
 use super::note::Note;
 use super::record::{
-    AuditRecord, Chapter, DeviceRecord, EventRecord, MessageRecord, PairingHistory, SessionRecord,
-    ToolCallRecord,
+    AuditRecord, Chapter, DeviceRecord, EventRecord, MessageRecord, PairingHistory, RelaySettings,
+    SessionRecord, ToolCallRecord,
 };
 use super::time::Unix;
 use crate::access::token::Secret;
+use crate::relay::RelayUrl;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +110,25 @@ pub enum Effect {
         /// The child.
         proc: ProcId,
     },
+    /// Connect to a relay, and say what came of it with [`Input::Dialed`](crate::Input::Dialed).
+    Dial {
+        /// The connection's name.
+        leg: LegId,
+        /// Where to, and what for.
+        dial: Dial,
+    },
+    /// Send one text message over a leg.
+    Say {
+        /// The leg.
+        leg: LegId,
+        /// The text.
+        text: String,
+    },
+    /// Flush what was said, briefly, then end the leg; one that is still being made is given up.
+    HangUp {
+        /// The leg.
+        leg: LegId,
+    },
     /// Write a line into the owner's log, with the time before it.
     Log {
         /// What it says.
@@ -172,6 +193,10 @@ pub enum Change {
     PutName(String),
     /// Replace what is known about failed pairing.
     PutPairing(PairingHistory),
+    /// Replace what the owner wants of a relay.
+    PutRelay(RelaySettings),
+    /// Replace the identity's key by a new one; the old one is gone from the disk.
+    ResetIdentity,
     /// Insert or replace the session.
     PutSession(SessionRecord),
     /// Delete the session, its messages, its tool calls and the events that tell of it.
@@ -283,6 +308,13 @@ pub enum Question {
         /// Bytes of text at most; the first is told whatever its size.
         bytes_max: usize,
     },
+    /// The identity's signature over this (ECDSA, P-256, SHA-256).
+    Sign {
+        /// What is signed.
+        message: Vec<u8>,
+    },
+    /// This machine's own addresses that peers beyond it can reach us at: none while we listen on loopback only.
+    Addresses,
     /// Find a program, check that it may be trusted, and run it this way and that.
     Probe {
         /// The program.
@@ -293,6 +325,33 @@ pub enum Question {
         env: Env,
         /// For each run.
         timeout: Duration,
+    },
+}
+
+/// A WebSocket connection to make, as its client. No redirect is followed and no proxy is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dial {
+    /// The relay. With `wss` it is TLS 1.3 to a certificate that the system's roots vouch for.
+    pub relay: RelayUrl,
+    /// The request target.
+    pub target: String,
+    /// Only to this key, whoever else vouches for it.
+    pub pin: Option<Fingerprint>,
+    /// What for.
+    pub purpose: Purpose,
+    /// All of it must be done in this time.
+    pub timeout: Duration,
+}
+
+/// What a leg is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Text messages, to be [`Heard`](crate::Input::Heard).
+    Control,
+    /// Binary messages, whose bytes are a stream: on it is a peer's TLS to our own key, as on a TCP connection.
+    Tunnel {
+        /// The peer's address, as the relay says.
+        from: Option<core::net::IpAddr>,
     },
 }
 

@@ -26,6 +26,29 @@ pub enum MessageFault {
     Framing,
 }
 
+/// A connection to a relay that could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DialFault {
+    /// There is no address for its name.
+    Unresolved,
+    /// Nobody answers there, or the way is barred; the system's words, for the owner.
+    Unreachable(String),
+    /// It was not done in time.
+    TimedOut,
+    /// No TLS 1.3, or a certificate that nobody vouches for; what TLS says, for the owner.
+    Tls(String),
+    /// Its key is not the one that the owner has pinned.
+    WrongPin,
+    /// It wants us to go elsewhere, and we do not follow.
+    Redirected,
+    /// It answered the WebSocket handshake with this status.
+    Rejected(u16),
+    /// What it answered is no WebSocket handshake.
+    NotWebSocket,
+    /// There was no room for one more.
+    Busy,
+}
+
 /// The store could not do it. Nothing of the operation was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreFault {

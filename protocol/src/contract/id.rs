@@ -38,6 +38,11 @@ number!(
     ProcId
 );
 
+number!(
+    /// A connection that we make, to a relay; named by the core in [`Effect::Dial`](crate::Effect::Dial).
+    LegId
+);
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -7,8 +7,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::error::{HeadFault, MessageFault, PathFault, ProgramFault, StoreFault};
-use super::id::{AskId, ConnId, OpId, ProcId};
+use super::error::{DialFault, HeadFault, MessageFault, PathFault, ProgramFault, StoreFault};
+use super::fingerprint::Fingerprint;
+use super::id::{AskId, ConnId, LegId, OpId, ProcId};
 use super::record::{EventPage, MessageRecord, ToolCallRecord};
 
 /// Where a connection came in.
@@ -18,6 +19,8 @@ pub enum Source {
     Unix,
     /// A TCP listener; the peer's address.
     Tcp(IpAddr),
+    /// A relay, which says that the peer has this address. It can say what it wants.
+    Relay(Option<IpAddr>),
 }
 
 /// A parsed request head (RFC 9112). Nothing in it is trusted.
@@ -47,6 +50,15 @@ pub enum Input<'a> {
         conn: ConnId,
         /// Where it came from.
         source: Source,
+    },
+    /// The connection is TLS 1.3 to our own key, and the handshake is over. Before `Requested`, or never.
+    Secured {
+        /// The connection.
+        conn: ConnId,
+        /// The peer's own key, where it has shown one and proved that it has it.
+        key: Option<Fingerprint>,
+        /// Our own address, where the peer connected to one.
+        local: Option<IpAddr>,
     },
     /// A whole request head came, or something that cannot become one. Once per connection.
     Requested {
@@ -130,6 +142,26 @@ pub enum Input<'a> {
         /// Its exit code; `None` when a signal ended it.
         code: Option<i32>,
     },
+    /// A connection that was dialled is there, or will never be. A tunnel is `Opened` as a connection of its own right
+    /// after, and its leg is no more.
+    Dialed {
+        /// The leg.
+        leg: LegId,
+        /// Whether it is there.
+        result: Result<(), DialFault>,
+    },
+    /// A whole text message came over a leg.
+    Heard {
+        /// The leg.
+        leg: LegId,
+        /// Its text.
+        text: &'a str,
+    },
+    /// A leg is gone. Once for each that was there, also after [`Effect::HangUp`](crate::Effect::HangUp).
+    HungUp {
+        /// The leg.
+        leg: LegId,
+    },
     /// Time has passed. Harmless at any moment.
     Tick,
     /// Somebody with power over the process asked it to end.
@@ -164,6 +196,10 @@ pub enum Answer {
     Events(EventPage),
     /// What the runs of a program printed.
     Probe(Result<Probe, ProgramFault>),
+    /// An ECDSA signature (P-256, SHA-256) as ASN.1 DER.
+    Signature(Vec<u8>),
+    /// Addresses of this machine, each once.
+    Addresses(Vec<IpAddr>),
     /// The store could not answer.
     Failed(StoreFault),
 }
@@ -188,6 +224,8 @@ answers! {
     audit: Audit(Vec<String>),
     events: Events(EventPage),
     probe: Probe(Result<Probe, ProgramFault>),
+    signature: Signature(Vec<u8>),
+    addresses: Addresses(Vec<IpAddr>),
 }
 
 impl Answer {

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod effect;
 pub mod error;
+pub mod fingerprint;
 pub mod id;
 pub mod input;
 pub mod limits;

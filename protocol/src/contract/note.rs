@@ -88,6 +88,10 @@ impl fmt::Display for Note {
                 match source {
                     Source::Unix => f.write_str("turned away a stranger on the Unix socket")?,
                     Source::Tcp(address) => write!(f, "turned away a stranger from {address}")?,
+                    Source::Relay(Some(address)) => {
+                        write!(f, "turned away a stranger from {address}, says the relay")?;
+                    }
+                    Source::Relay(None) => f.write_str("turned away a stranger at the relay")?,
                 }
                 more(f, *unnoted)
             }

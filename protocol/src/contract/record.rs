@@ -5,8 +5,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::fingerprint::Fingerprint;
 use super::id::{ApprovalId, DeviceId, MessageId, SessionId, ToolCallId};
 use super::time::Unix;
+use crate::access::token::Secret;
+use crate::relay::RelayUrl;
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -157,6 +160,21 @@ pub struct DeviceRecord {
     pub expires_at: Option<Unix>,
     /// When it was revoked.
     pub revoked_at: Option<Unix>,
+    /// Its own key, if it showed one when it was paired: its token works with no other (security E6).
+    pub key: Option<Fingerprint>,
+}
+
+/// What the owner wants of a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelaySettings {
+    /// Whether it is used at all.
+    pub enabled: bool,
+    /// Which.
+    pub url: RelayUrl,
+    /// Only with this key.
+    pub pin: Option<Fingerprint>,
+    /// What it wants to see before it takes a registration.
+    pub access_token: Option<Secret>,
 }
 
 /// Tokens and money of a session so far.

@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 
 use super::id::DeviceId;
 use super::record::{
-    Chapter, DeviceRecord, MessageRecord, PairingHistory, SessionRecord, ToolCallRecord,
+    Chapter, DeviceRecord, MessageRecord, PairingHistory, RelaySettings, SessionRecord,
+    ToolCallRecord,
 };
 use super::time::Unix;
 use crate::access::token::TokenDigest;
@@ -18,8 +19,8 @@ use crate::access::token::TokenDigest;
 pub struct Snapshot {
     /// Digest of the local token. There is no daemon without one (security A4).
     pub local_token: TokenDigest,
-    /// The daemon's own id, made at first start.
-    pub daemon_id: String,
+    /// The public key of the daemon's identity, as DER of a `SubjectPublicKeyInfo`. Its fingerprint is the daemon's id.
+    pub identity: Vec<u8>,
     /// The name its owner gave it.
     pub name: Option<String>,
     /// The last chapters of the journal, oldest first.
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub tombstones: Vec<DeviceId>,
     /// Failed pairing windows.
     pub pairing: PairingHistory,
+    /// What the owner wants of a relay, if anything.
+    pub relay: Option<RelaySettings>,
     /// All sessions, without their histories.
     pub sessions: Vec<SessionRecord>,
     /// Messages that were being written when the daemon ended.
@@ -45,10 +48,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// The state of a first start.
     #[must_use]
-    pub fn empty(local_token: TokenDigest, daemon_id: String) -> Self {
+    pub fn empty(local_token: TokenDigest, identity: Vec<u8>) -> Self {
         Self {
             local_token,
-            daemon_id,
+            identity,
             name: None,
             chapters: Vec::new(),
             seq: 0,
@@ -56,6 +59,7 @@ impl Snapshot {
             devices: Vec::new(),
             tombstones: Vec::new(),
             pairing: PairingHistory::default(),
+            relay: None,
             sessions: Vec::new(),
             open_messages: Vec::new(),
             open_tool_calls: Vec::new(),

@@ -10,6 +10,7 @@
 
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
+use core::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
@@ -31,6 +32,10 @@ pub(crate) struct Site<'a> {
     pub(crate) host_names: &'a [String],
     /// Values of `Origin` that may come in.
     pub(crate) origins: &'a [String],
+    /// The address of ours that the peer connected to with TLS.
+    pub(crate) address: Option<IpAddr>,
+    /// Our id, for a peer with TLS: at a relay there is no other name.
+    pub(crate) daemon_id: Option<&'a str>,
 }
 
 /// What a request head comes to. A bearer that is no well-formed one is an empty secret: it fails later, where all
@@ -128,14 +133,22 @@ fn check_host(fields: &Fields<'_>, source: Source, site: &Site<'_>) -> Result<()
     });
     let is_configured =
         || site.host_names.iter().any(|it| host.eq_ignore_ascii_case(it.as_bytes()));
+    let is_address = || site.address.is_some_and(|address| is_address(host, address, site.port));
+    let is_id = || site.daemon_id.is_some_and(|id| host.eq_ignore_ascii_case(id.as_bytes()));
     let is_unix = || source == Source::Unix && host.eq_ignore_ascii_case(b"localhost");
-    if is_ours || is_configured() || is_unix() {
+    if is_ours || is_configured() || is_address() || is_id() || is_unix() {
         return Ok(());
     }
     Err(forbidden(
         "this Host is not on the list; use 127.0.0.1 or localhost with the port, \
          or add the name to host_names in config.toml\n",
     ))
+}
+
+/// A rebinding page has a name in `Host`, never the address that it made the name mean.
+fn is_address(host: &[u8], address: IpAddr, port: u16) -> bool {
+    let host = core::str::from_utf8(host).ok().and_then(|host| host.parse::<SocketAddr>().ok());
+    host.is_some_and(|host| host.ip() == address.to_canonical() && host.port() == port)
 }
 
 fn digits(port: u16) -> String {
@@ -284,6 +297,14 @@ pub(crate) fn metrics(gauges: &[(&str, usize)]) -> Response {
         content_type: "text/plain; version=0.0.4",
         header: None,
         body: Cow::Owned(body),
+    }
+}
+
+/// The answer to whoever speaks plainly from beyond this machine, whatever was asked (security F1).
+pub(crate) fn upgrade_required() -> Response {
+    Response {
+        header: Some(("Upgrade", "TLS/1.3, HTTP/1.1")),
+        ..refusal(426, "Upgrade Required", "only wss:// is spoken beyond this machine\n")
     }
 }
 

@@ -4,6 +4,7 @@
 use super::*;
 use crate::files::DataDir;
 use crate::start::{Options, serve};
+use crate::tls::Identity;
 use clawd_protocol::{Config, ConnId, Effect, OpId, Response, Sync, To};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -161,7 +162,8 @@ impl Server {
             let tell_ready = |ready: &crate::Ready<'_>| {
                 is_ready.send((ready.port, ready.socket.to_owned())).unwrap();
             };
-            serve(options, store, core, Box::new(tell_ready)).unwrap();
+            let identity = Identity::generate().unwrap();
+            serve(options, store, identity, core, Box::new(tell_ready)).unwrap();
         });
         let (port, socket) = ready.recv_timeout(TIMEOUT).unwrap();
         Self { port, socket, told, heard: RefCell::default(), said, thread, _dir: dir }

@@ -40,7 +40,11 @@ pub(super) fn answer(db: &Connection, question: &Question) -> Answer {
             rows::tool_call,
         )
         .map(|mut found| Answer::ToolCall(found.pop().map(Box::new))),
-        Question::Audit { .. } | Question::Directory { .. } | Question::Probe { .. } => {
+        Question::Audit { .. }
+        | Question::Directory { .. }
+        | Question::Sign { .. }
+        | Question::Addresses
+        | Question::Probe { .. } => {
             let reason = "the store was asked what is not its to know".to_owned();
             return Answer::Failed(StoreFault::Failed(reason));
         }

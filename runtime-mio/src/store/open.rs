@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../schema/0002_journal.sql"),
     include_str!("../schema/0003_approvals.sql"),
     include_str!("../schema/0004_audit.sql"),
+    include_str!("../schema/0005_remote.sql"),
 ];
 
 pub(super) fn open(dir: &PrivateDir) -> Result<Connection, StoreError> {

@@ -10,7 +10,7 @@ use clawd_protocol::record::{
     AskKind, Author, Decision, DecisionKind, DeviceRecord, MessageRecord, Progress, Role,
     SessionRecord, SessionStatus, ToolCallRecord, Usage,
 };
-use clawd_protocol::{SessionId, Unix};
+use clawd_protocol::{Fingerprint, SessionId, Unix};
 use rusqlite::types::Type;
 use rusqlite::{Connection, Error, Params, Result, Row, named_params};
 
@@ -59,10 +59,10 @@ pub(super) fn put_device(db: &Connection, device: &DeviceRecord) -> Result<()> {
     db.prepare_cached(
         "INSERT OR REPLACE INTO device
            (id, name, platform, role, token_sha256, next_token_sha256, rotated_at, created_at,
-            last_seen_at, last_via, expires_at, revoked_at)
+            last_seen_at, last_via, expires_at, revoked_at, key_sha256)
          VALUES
            (:id, :name, :platform, :role, :token_sha256, :next_token_sha256, :rotated_at,
-            :created_at, :last_seen_at, :last_via, :expires_at, :revoked_at)",
+            :created_at, :last_seen_at, :last_via, :expires_at, :revoked_at, :key_sha256)",
     )?
     .execute(named_params! {
         ":id": device.id.as_str(),
@@ -77,6 +77,7 @@ pub(super) fn put_device(db: &Connection, device: &DeviceRecord) -> Result<()> {
         ":last_via": device.last_via,
         ":expires_at": device.expires_at.map(Unix::as_millis),
         ":revoked_at": device.revoked_at.map(Unix::as_millis),
+        ":key_sha256": device.key.map(Fingerprint::to_bytes),
     })?;
     Ok(())
 }
@@ -95,6 +96,7 @@ pub(super) fn device(row: &Row<'_>) -> Result<DeviceRecord> {
         last_via: row.get("last_via")?,
         expires_at: maybe_time(row, "expires_at")?,
         revoked_at: maybe_time(row, "revoked_at")?,
+        key: row.get::<_, Option<[u8; 32]>>("key_sha256")?.map(Fingerprint::from_bytes),
     })
 }
 

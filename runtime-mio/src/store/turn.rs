@@ -5,12 +5,12 @@
 //! | step | why then |
 //! |---|---|
 //! | 1. tombstones are appended and synced | a tombstone whose row does not follow keeps a device out: the safe side |
-//! | 2. a new local token is written and synced beside the old one | a full disk shows before anything is decided |
+//! | 2. a new token, identity or wish for a relay is written and synced beside the old one | a full disk shows before anything is decided |
 //! | 3. audit records are appended, and synced if the turn is | what cannot be written down does not happen (security H8) |
 //! | 4. the transaction commits; if not, the records are taken back | |
-//! | 5. the new token takes the old one's place, by a rename | never a token in force that the rest of the operation lacks |
+//! | 5. the new file takes the old one's place, by a rename | never a token in force that the rest of the operation lacks |
 //!
-//! Should 5 fail, the operation is reported as failed and the old token is in force, which is what its holder knows.
+//! Should 5 fail, the operation is reported as failed and the old file is in force, which is what its holder knows.
 
 use clawd_protocol::record::{AuditRecord, PairingHistory};
 use clawd_protocol::{Change, OpId, StoreFault, Sync, Unix};
@@ -19,7 +19,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::audit::{self, AuditLog};
 use super::tombstones::Tombstones;
 use super::{fault, journal, rows};
-use crate::files::{FileError, PrivateDir, Staged, stage_token};
+use crate::files::{FileError, PrivateDir, Staged, stage_new_identity, stage_relay, stage_token};
 
 pub(super) type Op = (OpId, Vec<Change>, Sync);
 
@@ -45,12 +45,12 @@ impl Writer {
 
     fn commit(&mut self, ops: &[Op]) -> Result<(), StoreFault> {
         let sync = ops.iter().map(|(.., sync)| *sync).max().unwrap_or(Sync::Process);
-        let mut token: Option<Staged> = None;
+        let mut staged: Vec<Staged> = Vec::new();
         for change in ops.iter().flat_map(|(_, changes, _)| changes) {
             if let Change::Bury(device) = change {
                 self.tombstones.bury(*device).map_err(|error| io_fault(&error))?;
-            } else if let Change::PutLocalToken(secret) = change {
-                token = Some(stage_token(&self.dir, secret).map_err(file_fault)?);
+            } else if let Some(file) = stage(&self.dir, change) {
+                staged.push(file.map_err(file_fault)?);
             }
         }
         let changes = ops.iter().flat_map(|(_, changes, _)| changes);
@@ -64,7 +64,7 @@ impl Writer {
             self.audit.take_back();
             return Err(fault(&error));
         }
-        token.map_or(Ok(()), Staged::replace).map_err(file_fault)
+        staged.into_iter().try_for_each(Staged::replace).map_err(file_fault)
     }
 
     fn commit_rows(&mut self, ops: &[Op], sync: Sync) -> rusqlite::Result<()> {
@@ -100,6 +100,17 @@ impl Writer {
     }
 }
 
+/// The file that a change writes, if it is one that does.
+fn stage(dir: &PrivateDir, change: &Change) -> Option<Result<Staged, FileError>> {
+    if let Change::PutLocalToken(secret) = change {
+        return Some(stage_token(dir, secret));
+    }
+    if let Change::PutRelay(wanted) = change {
+        return Some(stage_relay(dir, wanted));
+    }
+    matches!(change, Change::ResetIdentity).then(|| stage_new_identity(dir))
+}
+
 fn apply(db: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
     match change {
         Change::PutDevice(device) => rows::put_device(db, device),
@@ -124,9 +135,12 @@ fn apply(db: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
             journal::prune(db, *before, *count_max, *bytes_max)
         }
         // Not rows: done before and after the transaction.
-        Change::Bury(_) | Change::PutLocalToken(_) | Change::Audit(_) | Change::Advance { .. } => {
-            Ok(())
-        }
+        Change::Bury(_)
+        | Change::PutLocalToken(_)
+        | Change::PutRelay(_)
+        | Change::ResetIdentity
+        | Change::Audit(_)
+        | Change::Advance { .. } => Ok(()),
     }
 }
 

@@ -91,6 +91,10 @@ impl Nursery {
             | Input::Stored { .. }
             | Input::Answered { .. }
             | Input::Spawned { .. }
+            | Input::Secured { .. }
+            | Input::Dialed { .. }
+            | Input::Heard { .. }
+            | Input::HungUp { .. }
             | Input::Tick
             | Input::Shutdown) => panic!("{input:?}"),
         });

@@ -68,6 +68,7 @@ fn device(name: &[u8; 8]) -> DeviceRecord {
         last_via: "unix".to_owned(),
         expires_at: Some(Unix::from_millis(5)),
         revoked_at: None,
+        key: None,
     }
 }
 

@@ -64,6 +64,6 @@ fn canonical(source: Source) -> Source {
                 Source::Tcp(IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)))
             }
         },
-        Source::Unix | Source::Tcp(_) => source,
+        Source::Unix | Source::Tcp(_) | Source::Relay(_) => source,
     }
 }

@@ -83,6 +83,7 @@ impl World {
                 self.with_child(proc, |child| child.finish(now));
             }
             Effect::Kill { proc } => self.with_child(proc, Child::kill),
+            Effect::Dial { .. } | Effect::Say { .. } | Effect::HangUp { .. } => {}
             // The invariants look at it.
             Effect::Log { .. } => {}
             Effect::Stop => self.stop(),

@@ -5,7 +5,7 @@
 use clawd_protocol::{Daemon, Input};
 
 use super::due::{Due, Origin};
-use super::{DAEMON_ID, PORT, World};
+use super::{IDENTITY, PORT, World};
 use crate::child::Child;
 
 /// What becomes of operations under way when the daemon dies.
@@ -58,7 +58,7 @@ impl World {
         self.are_questions_held = false;
         let entropy = [7 + self.lives; 32];
         self.invariants.on_restart(&self.store);
-        self.daemon = Daemon::new(self.config.clone(), entropy, self.store.snapshot(DAEMON_ID));
+        self.daemon = Daemon::new(self.config.clone(), entropy, self.store.snapshot(IDENTITY));
         self.input(Input::Started { port: PORT });
     }
 

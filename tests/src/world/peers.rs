@@ -15,6 +15,15 @@ impl World {
         let conn = ConnId(self.fresh_name());
         self.links.insert(conn, Link::new(source));
         self.input(Input::Opened { conn, source });
+        // From beyond this machine it is TLS, or it would get no further than its request.
+        let is_here = match source {
+            Source::Unix => true,
+            Source::Tcp(address) => address.to_canonical().is_loopback(),
+            Source::Relay(_) => false,
+        };
+        if !is_here {
+            self.input(Input::Secured { conn, key: None, local: None });
+        }
         conn
     }
 

@@ -42,6 +42,10 @@ words!(
         RoleChanged = "role_changed",
         /// A token was replaced: the device's, or without a device the local one.
         Rotated = "rotated",
+        /// The owner has changed what is wanted of a relay.
+        RelayChanged = "relay_changed",
+        /// The identity was replaced, and every device with it.
+        IdentityReset = "identity_reset",
         /// A new file begins: the last one was full. Written by the log itself.
         Continued = "continued",
         /// The log was mended after a crash or a loss of power. Written by the log itself.

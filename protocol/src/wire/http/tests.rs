@@ -17,7 +17,11 @@ fn head<'a>(method: &'a str, target: &'a str, minor: u8, headers: &'a [Line<'a>]
 fn judge_at(source: Source, head: Head<'_>) -> Verdict {
     let names = [String::from("devbox:4300"), String::from("bare.example")];
     let origins = [String::from("http://localhost:3000"), String::from("null")];
-    judge(Ok(head), source, &Site { port: 4300, host_names: &names, origins: &origins })
+    judge(
+        Ok(head),
+        source,
+        &Site { port: 4300, host_names: &names, origins: &origins, address: None, daemon_id: None },
+    )
 }
 
 fn get(target: &str, headers: &[(&str, &str)]) -> Verdict {
@@ -289,7 +293,7 @@ fn b4_what_could_be_read_in_two_ways_is_refused_once() {
 
 #[test]
 fn b4_heads_that_are_none_are_refused() {
-    let site = Site { port: 4300, host_names: &[], origins: &[] };
+    let site = Site { port: 4300, host_names: &[], origins: &[], address: None, daemon_id: None };
     assert_eq!(status(&judge(Err(HeadFault::Malformed), TCP, &site)), 400);
     assert_eq!(status(&judge(Err(HeadFault::TooLarge), TCP, &site)), 431);
 }
@@ -455,7 +459,7 @@ proptest! {
 #[test]
 fn hosts_follow_the_port() {
     let lines: [Line<'_>; 1] = [("Host", b"127.0.0.1:4300")];
-    let site = Site { port: 9, host_names: &[], origins: &[] };
+    let site = Site { port: 9, host_names: &[], origins: &[], address: None, daemon_id: None };
     assert_eq!(status(&judge(Ok(head("GET", "/health", 1, &lines)), TCP, &site)), 403);
     let host = format!("[::1]:{}", site.port);
     let lines: [Line<'_>; 1] = [("Host", host.as_bytes())];
