@@ -17,7 +17,7 @@ use core::mem;
 use crate::contract::config::Config;
 use crate::contract::effect::{Change, Effect, Effects, Question, Sync};
 use crate::contract::id::{AskId, ConnId, OpId, ProcId, SessionId, ToolCallId};
-use crate::contract::record::Chapter;
+use crate::contract::record::{Chapter, RelaySettings};
 use crate::contract::snapshot::Snapshot;
 use crate::contract::time::{Now, Unix};
 use crate::wire::event::{Event, Notice};
@@ -86,6 +86,8 @@ pub(crate) struct Engine {
     pub(crate) refusals_noted: Quota,
     /// Lines in the log about the store.
     pub(crate) store_faults_noted: Quota,
+    /// What the owner wants of a relay.
+    pub(crate) relay: Option<RelaySettings>,
     /// The chapter of the journal that this life writes.
     chapter: Chapter,
     /// Those before it, each with its last number.
@@ -114,6 +116,7 @@ impl Engine {
             started: Now::default(),
             refusals_noted: Quota::default(),
             store_faults_noted: Quota::default(),
+            relay: restored.relay.take(),
             chapter: Chapter { id: entropy.base62(CHAPTER_ID_LEN), start: seq },
             former_chapters: ends_of(mem::take(&mut restored.chapters), seq),
             entropy,
