@@ -2,12 +2,26 @@
 //!
 //! Owns the difference between the two; refuses to know what flows. Neither is ever blocking.
 
+use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+
+/// What TLS can run over: a socket, or something that behaves like one.
+pub(crate) trait Transport: Read + Write + Source + fmt::Debug {
+    /// Tells the peer that nothing more will come. What it may still send can be read.
+    fn end_writing(&mut self);
+}
+
+impl Transport for TcpStream {
+    fn end_writing(&mut self) {
+        // It fails only if the peer is gone, which reading finds out.
+        let _ = self.shutdown(Shutdown::Write);
+    }
+}
 
 /// A connected socket.
 #[derive(Debug)]

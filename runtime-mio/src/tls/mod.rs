@@ -5,7 +5,9 @@
 //! nothing left over to think of.
 
 mod identity;
+mod stream;
 mod trust;
 
 pub use identity::{Identity, NoIdentity, verify};
+pub use stream::TlsStream;
 pub use trust::{Trusted, client_config, peer_key, relay_config, server_config, server_name};
