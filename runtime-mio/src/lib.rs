@@ -10,6 +10,7 @@
 //! | [`process`], [`guard`] | children and their descendants |
 //! | `kin` | who comes of whom, and who carries a child's mark |
 //! | [`tls`] | keys, and TLS to them |
+//! | [`tunnel`] | a byte stream inside of a WebSocket |
 //! | [`worker`] | questions that block |
 //! | `event_loop` | the order of things in a turn |
 //! | `execute`, `hands` | effects |
@@ -24,6 +25,7 @@ pub mod guard;
 pub mod process;
 pub mod store;
 pub mod tls;
+pub mod tunnel;
 pub mod worker;
 
 mod clock;

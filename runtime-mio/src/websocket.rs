@@ -203,7 +203,7 @@ impl Decoder {
 
     /// Takes the next piece of a frame's payload, at most what is left of it.
     fn take_payload<'a>(&mut self, mut frame: Frame, piece: &'a mut [u8]) -> Option<Decoded<'a>> {
-        unmask(piece, frame.mask);
+        mask(piece, frame.mask);
         let held = if frame.kind == Kind::Text { &mut self.message } else { &mut self.control };
         let is_whole = piece.len() == frame.left;
         let in_place = is_whole && held.is_empty();
@@ -273,7 +273,7 @@ fn on_close(payload: &[u8]) -> Decoded<'static> {
 }
 
 /// Section 5.3, eight bytes at a time.
-fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+pub(crate) fn mask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (chunks, rest) = bytes.as_chunks_mut::<8>();
