@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod invariants;
 pub mod link;
 pub mod machine;
+pub mod net;
 pub mod plan;
 pub mod policy;
 pub mod store;
