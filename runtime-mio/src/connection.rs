@@ -137,6 +137,17 @@ impl Connections {
         (connection.id == id).then_some(connection)
     }
 
+    /// Remakes a connection's stream.
+    pub(crate) fn remake(&mut self, id: ConnId, remade: impl FnOnce(Stream) -> Stream) {
+        if self.get_mut(id).is_some() {
+            let place = &mut self.slots[slot_of(id)].connection;
+            *place = place.take().map(|connection| {
+                let stream = remade(connection.stream);
+                Connection { stream, ..connection }
+            });
+        }
+    }
+
     /// The connection in this slot.
     pub(crate) fn at_mut(&mut self, slot: usize) -> Option<&mut Connection> {
         self.slots.get_mut(slot)?.connection.as_mut()

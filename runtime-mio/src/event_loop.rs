@@ -23,6 +23,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use crate::clock::{Clock, sleep_until};
+use crate::connection::Connection;
 use crate::hands::{Hands, Order};
 use crate::listener::{Accepted, Listeners};
 use crate::outbox::Outbox;
@@ -298,13 +299,15 @@ impl<C: Core> EventLoop<C> {
     fn flush_last(&mut self, events: &mut Events) -> io::Result<()> {
         let deadline = self.clock.read().mono + STOP_TIMEOUT;
         loop {
+            let mut is_done = true;
             for connection in self.hands.connections.iter_mut() {
-                if connection.outbox.write_to(&mut connection.stream).is_err() {
-                    connection.outbox = Outbox::default();
+                let Connection { outbox, stream, .. } = connection;
+                match outbox.write_to(stream).and_then(|_| stream.flush_pending()) {
+                    Ok(()) => is_done &= outbox.is_empty() && !stream.wants_write(),
+                    Err(_) => *outbox = Outbox::default(),
                 }
             }
             let now = self.clock.read().mono;
-            let is_done = self.hands.connections.iter_mut().all(|one| one.outbox.is_empty());
             if is_done || now >= deadline {
                 break;
             }

@@ -5,12 +5,14 @@
 //! entered twice.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clawd_protocol::{
     AskId, Change, Command, ConnId, Input, Instant, Note, Now, OpId, ProcId, Question, Sync,
 };
 use mio::{Interest, Registry, Token};
+use rustls::{ServerConfig, ServerConnection};
 
 use crate::connection::{Connection, Connections, Phase, slot_of};
 use crate::stream::Stream;
@@ -55,10 +57,17 @@ pub(crate) struct Hands {
     pub(crate) is_stopped: bool,
     /// Where a frame that many get is put together.
     pub(crate) scratch: Vec<u8>,
+    /// Our side of TLS.
+    tls: Arc<ServerConfig>,
 }
 
 impl Hands {
-    pub(crate) fn new(registry: Registry, workers: Workers, now: Now) -> Self {
+    pub(crate) fn new(
+        registry: Registry,
+        workers: Workers,
+        now: Now,
+        tls: Arc<ServerConfig>,
+    ) -> Self {
         Self {
             now,
             connections: Connections::default(),
@@ -74,6 +83,7 @@ impl Hands {
             workers,
             is_stopped: false,
             scratch: Vec::new(),
+            tls,
         }
     }
 
@@ -93,6 +103,14 @@ impl Hands {
         self.registry.register(&mut stream, Token(slot_of(id)), Interest::READABLE).ok()?;
         self.connections.insert(id, stream);
         Some(id)
+    }
+
+    /// Starts TLS on a TCP connection.
+    pub(crate) fn secure(&mut self, id: ConnId) {
+        match ServerConnection::new(Arc::clone(&self.tls)) {
+            Ok(session) => self.connections.remake(id, |stream| stream.secured_by(session)),
+            Err(_) => self.drop_connection(id),
+        }
     }
 
     /// Lets a connection go.
@@ -186,7 +204,12 @@ impl Hands {
         if bytes > 0 {
             self.happened.push_back(Input::Flushed { conn: id, bytes });
         }
-        let is_blocked = !connection.outbox.is_empty();
+        if connection.is_ending && connection.outbox.is_empty() {
+            connection.stream.end_writing();
+        } else {
+            connection.stream.flush_pending().ok()?;
+        }
+        let is_blocked = !connection.outbox.is_empty() || connection.stream.wants_write();
         if is_blocked != connection.is_blocked {
             connection.is_blocked = is_blocked;
             let interest = if is_blocked {
@@ -197,11 +220,8 @@ impl Hands {
             let token = Token(slot_of(id));
             self.registry.reregister(&mut connection.stream, token, interest).ok()?;
         }
-        if connection.is_ending && !is_blocked {
-            connection.stream.end_writing();
-            return (!connection.is_at_end).then_some(());
-        }
-        Some(())
+        let is_over = connection.is_ending && connection.is_at_end && !is_blocked;
+        (!is_over).then_some(())
     }
 
     /// When the next ending connection has lingered enough.

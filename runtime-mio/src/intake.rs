@@ -14,6 +14,7 @@ use clawd_protocol::{ConnId, Input, MessageFault};
 use crate::connection::Phase;
 use crate::event_loop::{Core, EventLoop};
 use crate::head::{self, Scan};
+use crate::stream::Secured;
 use crate::websocket::{self, Decoded};
 
 impl<C: Core> EventLoop<C> {
@@ -29,7 +30,32 @@ impl<C: Core> EventLoop<C> {
             self.hands.mark_unfinished(conn);
             return self.take_in(conn, &mut held);
         }
-        match connection.stream.read(&mut self.buffer) {
+        if is_head && connection.held.is_empty() && connection.stream.begins_tls() {
+            self.hands.secure(conn);
+        }
+        let Some(connection) = self.hands.connections.get_mut(conn) else { return };
+        let result = connection.stream.read(&mut self.buffer);
+        if is_head {
+            self.tell_secured(conn);
+        }
+        self.on_read(conn, result);
+    }
+
+    /// What was read may have made TLS say something, and may be the last that was missing to know the peer.
+    fn tell_secured(&mut self, conn: ConnId) {
+        let Some(connection) = self.hands.connections.get_mut(conn) else { return };
+        let secured = connection.stream.take_secured();
+        if secured.is_some() || connection.stream.wants_write() {
+            self.hands.mark_dirty(conn);
+        }
+        if let Some(Secured { key, local }) = secured {
+            self.tell(Input::Secured { conn, key, local });
+        }
+    }
+
+    fn on_read(&mut self, conn: ConnId, result: io::Result<usize>) {
+        let Some(connection) = self.hands.connections.get_mut(conn) else { return };
+        match result {
             Ok(0) => {
                 connection.is_at_end = true;
                 // What was queued before the peer hung up may still reach it, if it only ended its own side.
@@ -39,7 +65,8 @@ impl<C: Core> EventLoop<C> {
             }
             Ok(length) => {
                 // A short read means that there is no more, unless the end is there: that is announced only once.
-                if length == self.buffer.len() || connection.has_hung_up {
+                let is_whole = length < self.buffer.len() && !connection.has_hung_up;
+                if !is_whole || connection.stream.has_unread() {
                     self.hands.mark_unfinished(conn);
                 }
                 self.take_in_read(conn, length);

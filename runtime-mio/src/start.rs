@@ -22,7 +22,7 @@ use crate::listener::Listeners;
 use crate::process::{Mark, Processes};
 use crate::signal::Signal;
 use crate::store::{AuditReader, Store, StoreError};
-use crate::tls::Identity;
+use crate::tls::{Identity, server_config};
 use crate::tokens;
 use crate::worker::Workers;
 
@@ -175,6 +175,7 @@ pub(crate) fn serve<C: Core>(
 ) -> Result<(), RunError> {
     let Options { mut data_dir, bind, port, guard, config, log, is_quiet } = options;
     let mark = data_dir.child_mark().map_err(RunError::File)?;
+    let tls = server_config(&identity).map_err(io::Error::other)?;
     let clock = Clock::start();
     let poll = Poll::new()?;
     let registry = poll.registry();
@@ -190,7 +191,7 @@ pub(crate) fn serve<C: Core>(
         .with_audit(AuditReader::new(data_dir.private().clone()))
         .with_identity(Arc::new(identity), bind);
     let event_loop = EventLoop {
-        hands: Hands::new(registry.try_clone()?, workers, clock.read()),
+        hands: Hands::new(registry.try_clone()?, workers, clock.read(), tls),
         core,
         clock,
         listeners,

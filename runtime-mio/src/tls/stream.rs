@@ -50,7 +50,7 @@ impl<S> TlsStream<S> {
     /// # Errors
     /// The configuration is one that TLS cannot use.
     pub fn server(io: S, config: &Arc<ServerConfig>) -> Result<Self, Error> {
-        ServerConnection::new(Arc::clone(config)).map(|tls| Self::around(io, tls.into()))
+        ServerConnection::new(Arc::clone(config)).map(|tls| Self::over(io, tls))
     }
 
     /// The side that calls. It speaks first: [`flush_pending`](Self::flush_pending) once the stream below is up.
@@ -62,10 +62,12 @@ impl<S> TlsStream<S> {
         config: &Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, Error> {
-        ClientConnection::new(Arc::clone(config), name).map(|tls| Self::around(io, tls.into()))
+        ClientConnection::new(Arc::clone(config), name).map(|tls| Self::over(io, tls))
     }
 
-    fn around(io: S, mut tls: Connection) -> Self {
+    /// A side that has not said anything yet.
+    pub fn over(io: S, tls: impl Into<Connection>) -> Self {
+        let mut tls = tls.into();
         tls.set_buffer_limit(Some(RECORD_BYTES));
         Self { io, tls, fault: None, has_announced: false, has_ended: false }
     }
