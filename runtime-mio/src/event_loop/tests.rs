@@ -5,7 +5,7 @@ use super::*;
 use crate::files::DataDir;
 use crate::start::{Options, serve};
 use crate::tls::Identity;
-use clawd_protocol::{Config, ConnId, Effect, OpId, Response, Sync, To};
+use clawd_protocol::{Config, ConnId, Effect, Fingerprint, OpId, Response, Sync, To};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{Read, Seek};
@@ -16,6 +16,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use tempfile::TempDir;
 use tungstenite::protocol::{Message, WebSocket};
+
+mod tls;
 
 /// Does what each text says, and writes down all that it is told.
 struct StandIn {
@@ -133,6 +135,8 @@ struct Server {
     /// What was received of it.
     heard: RefCell<Vec<String>>,
     said: Receiver<String>,
+    /// The daemon's key.
+    key: Fingerprint,
     thread: JoinHandle<()>,
     _dir: TempDir,
 }
@@ -145,6 +149,8 @@ impl Server {
         let (teller, told) = channel();
         let (sayer, said) = channel();
         let (is_ready, ready) = channel();
+        let identity = Identity::generate().unwrap();
+        let key = identity.fingerprint();
         let thread = thread::spawn(move || {
             let data_dir = DataDir::open(&path).unwrap();
             data_dir.load_or_make_token().unwrap();
@@ -162,11 +168,10 @@ impl Server {
             let tell_ready = |ready: &crate::Ready<'_>| {
                 is_ready.send((ready.port, ready.socket.to_owned())).unwrap();
             };
-            let identity = Identity::generate().unwrap();
             serve(options, store, identity, core, Box::new(tell_ready)).unwrap();
         });
         let (port, socket) = ready.recv_timeout(TIMEOUT).unwrap();
-        Self { port, socket, told, heard: RefCell::default(), said, thread, _dir: dir }
+        Self { port, socket, told, heard: RefCell::default(), said, key, thread, _dir: dir }
     }
 
     fn tcp(&self) -> TcpStream {
