@@ -1,11 +1,11 @@
-//! The sockets that peers connect to: TCP on loopback, and one in the data directory.
+//! The sockets that peers connect to: TCP, and one in the data directory.
 //!
 //! Owns binding and accepting; refuses to know who may connect. `SO_REUSEPORT` is never set: it would let another
 //! process of the same user take a share of our connections.
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use mio::net::{TcpListener, UnixListener};
 use mio::{Registry, Token, event};
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use rustix::net::{self, sockopt};
 use rustix::process::umask;
 
 use crate::RunError;
@@ -26,6 +27,9 @@ pub(crate) const SOCKET_NAME: &str = "clawd.sock";
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// With any port to choose from, so many are tried until one is free on every address.
 const PORTS_TRIED: usize = 16;
+
+/// Connections that the kernel holds until they are taken, as mio has it.
+const BACKLOG: i32 = 1024;
 
 /// All listeners.
 #[derive(Debug)]
@@ -149,7 +153,14 @@ fn bind_tcp(addresses: &[IpAddr], mut port: u16) -> Result<(Vec<TcpListener>, u1
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let addr = SocketAddr::new(*address, port);
-        match TcpListener::bind(addr) {
+        let bound = match address {
+            // It would take all of IPv4 too, and that is bound for itself.
+            IpAddr::V6(any) if any.is_unspecified() && addresses.iter().any(IpAddr::is_ipv4) => {
+                bind_any_v6_only(port)
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => TcpListener::bind(addr),
+        };
+        match bound {
             Ok(listener) => {
                 port =
                     listener.local_addr().map_err(|source| RunError::Bind { addr, source })?.port();
@@ -163,6 +174,19 @@ fn bind_tcp(addresses: &[IpAddr], mut port: u16) -> Result<(Vec<TcpListener>, u1
         }
     }
     Ok((listeners, port))
+}
+
+/// Binds `[::]` for IPv6 alone. The standard library has no such option, so the socket is made here as mio makes it.
+fn bind_any_v6_only(port: u16) -> io::Result<TcpListener> {
+    let socket = net::socket(net::AddressFamily::INET6, net::SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_ipv6_v6only(&socket, true)?;
+    net::bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+    net::listen(&socket, BACKLOG)?;
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener))
 }
 
 /// The machine does not have the address or the whole family.
@@ -188,7 +212,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, TcpStream};
     use std::os::unix::fs::{MetadataExt, symlink};
 
     const LOOPBACK: [IpAddr; 2] =
@@ -226,5 +250,39 @@ mod tests {
         let Err(RunError::PortTaken { addr }) = taken else { panic!("{taken:?}") };
         assert_eq!(addr, SocketAddr::new(LOOPBACK[0], port));
         assert!(!second.path().join(SOCKET_NAME).exists());
+    }
+
+    #[test]
+    fn f1_every_address_of_both_families_has_one_port_and_each_peer_is_its_own_family() {
+        let dir = tempfile::tempdir().unwrap();
+        let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        for order in [[v4, v6], [v6, v4]] {
+            let mut listeners = Listeners::bind(&order, 0, dir.path()).unwrap();
+            assert_eq!(listeners.len(), 3);
+            for (index, any) in order.iter().enumerate() {
+                let address = LOOPBACK.into_iter().find(|one| one.is_ipv4() == any.is_ipv4());
+                let peer = TcpStream::connect((address.unwrap(), listeners.port())).unwrap();
+                let Accepted::Connection(_, Source::Tcp(from)) =
+                    listeners.accept(index, Instant::default())
+                else {
+                    panic!("nobody at {any}")
+                };
+                assert_eq!(from, peer.local_addr().unwrap().ip());
+            }
+        }
+        let alone = Listeners::bind(&[v6], 0, dir.path()).unwrap();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, alone.port())).unwrap();
+    }
+
+    #[test]
+    fn f1_an_address_of_somebody_else_is_refused_with_advice() {
+        let dir = tempfile::tempdir().unwrap();
+        // TEST-NET-1 (RFC 5737) is nobody's.
+        let absent = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let refused = Listeners::bind(&[absent], 0, dir.path()).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("192.0.2.1") && text.contains("--bind"), "{text}");
+        assert!(!text.contains("--bind-address"), "{text}");
+        assert!(!dir.path().join(SOCKET_NAME).exists());
     }
 }

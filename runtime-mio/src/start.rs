@@ -30,7 +30,8 @@ use crate::worker::Workers;
 pub struct Options {
     /// The data directory; it stays locked as long as the daemon runs.
     pub data_dir: DataDir,
-    /// The addresses to listen on. All but the first may be absent on this machine.
+    /// The addresses to listen on, of this machine or unspecified, which are all of a family. All but the first may be
+    /// absent. TLS and plain HTTP are heard on each; the core lets plain peers in from loopback only.
     pub bind: Vec<IpAddr>,
     /// The TCP port; zero for any.
     pub port: u16,
@@ -100,11 +101,14 @@ impl fmt::Display for RunError {
                 f,
                 "cannot listen on {addr}: the port is taken; stop the program that has it or choose another with --port"
             ),
-            Self::Bind { addr, source } => {
+            Self::Bind { addr, source } if source.kind() == io::ErrorKind::AddrNotAvailable => {
                 write!(
                     f,
-                    "cannot listen on {addr}: {source}; choose another address with --bind-address"
+                    "cannot listen on {addr}: this machine does not have that address; choose one that it has with --bind"
                 )
+            }
+            Self::Bind { addr, source } => {
+                write!(f, "cannot listen on {addr}: {source}; choose another address with --bind")
             }
             Self::Socket { path, source } => write!(
                 f,
