@@ -11,6 +11,7 @@
 //! | `kin` | who comes of whom, and who carries a child's mark |
 //! | [`tls`] | keys, and TLS to them |
 //! | [`tunnel`] | a byte stream inside of a WebSocket |
+//! | [`dial`] | connections to a relay |
 //! | [`worker`] | questions that block |
 //! | `event_loop` | the order of things in a turn |
 //! | `execute`, `hands` | effects |
@@ -20,6 +21,7 @@
 //!
 //! Everything is on one thread but the questions of [`worker`].
 
+pub mod dial;
 pub mod files;
 pub mod guard;
 pub mod process;

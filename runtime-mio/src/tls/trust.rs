@@ -75,9 +75,20 @@ pub fn relay_config(pin: Option<Fingerprint>) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
+    relay_config_with(roots, pin)
+}
+
+/// The same with other roots than the system's.
+///
+/// # Errors
+/// There are no roots.
+pub fn relay_config_with(
+    roots: RootCertStore,
+    pin: Option<Fingerprint>,
+) -> io::Result<Arc<ClientConfig>> {
     let by_roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
-        .map_err(|_| io::Error::other("this system has no root certificates"))?;
+        .map_err(|_| io::Error::other("there are no root certificates"))?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(io::Error::other)?
