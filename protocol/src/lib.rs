@@ -74,6 +74,7 @@
 //! | [`audit`] | the lines of the audit log, and whether they still say what was written |
 //! | [`client`] | the other end of the same protocol |
 //! | [`invitation`] | what a QR code says |
+//! | [`pake`] | a PIN that never crosses the wire |
 //! | [`relay`] | who may meet whom at a relay, and what is said to it |
 //! | [`text`] | making untrusted text safe to show |
 //! | [`wire_reference`] | the methods, errors and events, for authors of clients |
@@ -92,6 +93,7 @@ pub mod contract;
 mod daemon;
 mod engine;
 pub mod invitation;
+pub mod pake;
 pub mod policy;
 pub mod relay;
 pub mod text;

@@ -27,6 +27,10 @@ impl Entropy {
         out
     }
 
+    pub(crate) fn fill(&mut self, to: &mut [u8]) {
+        self.0.fill_bytes(to);
+    }
+
     /// Uniform in `0..bound`, without the bias of a remainder: numbers above the largest multiple are drawn again.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
         let bound = bound.max(1);
