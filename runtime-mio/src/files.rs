@@ -17,6 +17,7 @@
 //! Invariants: every file is made with mode 0600 and every directory with 0700, whatever the umask; a file is looked at
 //! through the descriptor that is then read; what breaks a rule is named and left as it is.
 
+mod documents;
 mod lock;
 mod private;
 mod remote;
@@ -32,6 +33,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::process::Mark;
 
+pub use documents::{Changing, Documents};
 pub use lock::Holder;
 use lock::Lock;
 pub(crate) use private::{PrivateDir, Staged, check_parents};

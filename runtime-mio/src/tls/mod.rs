@@ -11,5 +11,6 @@ mod trust;
 pub use identity::{Identity, NoIdentity, verify};
 pub use stream::TlsStream;
 pub use trust::{
-    Trusted, client_config, peer_key, relay_config, relay_config_with, server_config, server_name,
+    Trusted, WrongKey, client_config, peer_key, relay_config, relay_config_with, server_config,
+    server_name,
 };

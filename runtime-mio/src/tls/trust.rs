@@ -3,8 +3,8 @@
 //! Owns the demands on certificates; refuses to know whose keys are good for what. Invariant: whatever a certificate says, the
 //! handshake's own signature is verified with the key in it, so nobody shows a key that is not his.
 
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use clawd_protocol::Fingerprint;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,7 +16,7 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, Error,
-    PeerIncompatible, RootCertStore, ServerConfig, SignatureScheme,
+    OtherError, PeerIncompatible, RootCertStore, ServerConfig, SignatureScheme,
 };
 
 use super::Identity;
@@ -28,6 +28,31 @@ pub enum Trusted {
     Key(Fingerprint),
     /// Anybody for now: what is said next proves who it is, or that it is another, as pairing by PIN does (D6).
     AnyKey,
+}
+
+/// The server has shown another key than the trusted one: this. It has not proved to have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongKey(pub Fingerprint);
+
+impl fmt::Display for WrongKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it has another key: {}", self.0)
+    }
+}
+
+impl std::error::Error for WrongKey {}
+
+impl WrongKey {
+    /// If that is why there is no connection.
+    #[must_use]
+    pub fn of(error: &Error) -> Option<Self> {
+        match error {
+            Error::InvalidCertificate(CertificateError::Other(OtherError(error))) => {
+                error.downcast_ref().copied()
+            }
+            _ => None,
+        }
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -139,7 +164,8 @@ impl ServerCertVerifier for ByKey {
         let key = key_of(end_entity)?;
         match self.trusted {
             Trusted::Key(wanted) if wanted != key => {
-                Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+                let wrong = OtherError(Arc::new(WrongKey(key)));
+                Err(Error::InvalidCertificate(CertificateError::Other(wrong)))
             }
             Trusted::Key(_) | Trusted::AnyKey => Ok(ServerCertVerified::assertion()),
         }
