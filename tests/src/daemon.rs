@@ -16,11 +16,14 @@ use rustix::process::Signal;
 mod client;
 mod process;
 mod programs;
+pub mod records;
+mod secure;
 mod terminal;
 
 pub use client::{Client, Failure, Raw};
 pub use process::Process;
 pub use programs::{example, scripted_claude, scripted_codex};
+pub use secure::{Tls, tls};
 pub use terminal::{Session, Terminal};
 
 use programs::clawd;

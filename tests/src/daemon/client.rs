@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket};
 
-use super::PATIENCE;
+use super::{PATIENCE, Tls};
 
 /// Why a call has no result.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,7 +86,7 @@ impl Client {
         Self::over(Stream::Unix(UnixStream::connect(path)?), port, header)
     }
 
-    fn over(stream: Stream, port: u16, header: &str) -> io::Result<Self> {
+    pub(super) fn over(stream: Stream, port: u16, header: &str) -> io::Result<Self> {
         stream.set_read_timeout(PATIENCE)?;
         let config = WebSocketConfig::default().read_buffer_size(16 * 1024);
         let url = format!("ws://127.0.0.1:{port}/").parse().map_err(io::Error::other)?;
@@ -302,9 +302,10 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 #[derive(Debug)]
-enum Stream {
+pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Tls>),
 }
 
 impl Stream {
@@ -312,6 +313,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
             Self::Unix(stream) => stream.set_read_timeout(Some(timeout)),
+            Self::Tls(tls) => tls.sock.set_read_timeout(Some(timeout)),
         }
     }
 }
@@ -321,6 +323,7 @@ impl Read for Stream {
         match self {
             Self::Tcp(stream) => stream.read(into),
             Self::Unix(stream) => stream.read(into),
+            Self::Tls(tls) => tls.read(into),
         }
     }
 }
@@ -330,10 +333,14 @@ impl Write for Stream {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
         }
     }
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+            Self::Tls(tls) => tls.flush(),
+        }
     }
 }
 
