@@ -160,7 +160,7 @@ fn on_input(
         Input::Closed { conn } => {
             access.forget_timers(cx, conn);
             cx.engine.timers.disarm(Timer::Lag(conn));
-            access.on_closed(conn);
+            access.on_closed(cx, conn);
             cx.peers.remove(conn);
         }
         Input::Stored { op, result } => {
@@ -172,7 +172,9 @@ fn on_input(
             }
         }
         Input::Answered { ask, answer } => {
-            if let Some(answer) = cx.on_answered(ask, answer) {
+            let answer = cx.on_answered(ask, answer);
+            let answer = answer.and_then(|answer| access.on_answered(cx, ask, answer));
+            if let Some(answer) = answer {
                 work.on_answered(cx, ask, answer);
             }
         }
@@ -195,6 +197,7 @@ fn on_timer(cx: &mut Ctx<'_>, access: &mut Access, work: &mut Work, life: &mut L
         Timer::Message(conn) => access.on_message_late(cx, conn),
         Timer::Expiry => access.on_expiry_due(cx),
         Timer::Pairing => access.on_pairing_late(cx),
+        Timer::PairingConfirm => access.on_confirm_late(cx),
         Timer::OldToken => access.on_old_token_late(cx),
         Timer::Witness => access.on_witness_due(cx),
         Timer::Stream(id) => work.on_stream_due(cx, id),
@@ -204,7 +207,7 @@ fn on_timer(cx: &mut Ctx<'_>, access: &mut Access, work: &mut Work, life: &mut L
         Timer::AgentIdle(id) => work.on_agent_idle(cx, id),
         Timer::AgentExit(proc) => work.on_exit_late(cx, proc),
         Timer::Ask(ask) => {
-            if !cx.on_ask_late(ask) {
+            if !cx.on_ask_late(ask) && !access.on_ask_late(cx, ask) {
                 work.on_ask_late(cx, ask);
             }
         }
@@ -342,7 +345,7 @@ fn on_call(
             cx.answer(call, &pong);
         }
         Method::Auth => access.on_auth_again(cx, call, caller, request),
-        Method::Pair => cx.refuse(
+        Method::Pair | Method::PairStart | Method::PairFinish => cx.refuse(
             call,
             &RpcError::new(-32600, "already_authenticated", "this connection is somebody already")
                 .hint("pair on a connection of its own"),
@@ -353,6 +356,7 @@ fn on_call(
         Method::SetName => access.on_set_name(cx, call, params),
         Method::PairPin => access.on_pair_pin(cx, call, caller, params),
         Method::PairCancel => access.on_pair_cancel(cx, call),
+        Method::PairConfirm => access.on_pair_confirm(cx, call, caller, params),
         Method::RotateToken => access.on_rotate_local(cx, call, caller, params),
         Method::Shutdown => {
             let record = of_caller(cx, AuditKind::Stopped, caller, call.conn);

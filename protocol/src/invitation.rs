@@ -22,7 +22,7 @@ pub struct Invitation {
     pub host: String,
     /// Where it is most likely reached: `wss://192.168.1.23:4300`.
     pub url: String,
-    /// All the places where it may be reached directly.
+    /// All the places where it may be reached directly; none if [`Self::url`] is the only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
     /// The relay at which it is, if it uses one.

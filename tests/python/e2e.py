@@ -66,7 +66,7 @@ async def refused(code: int, call: Awaitable[Any]) -> RpcError:
 
 
 async def pair(owner: Client, phone: Client, role: str) -> dict[str, Any]:
-    window = await owner.call("daemon.pairPin", role=role)
+    window = await owner.call("daemon.pairPin", role=role, confirm=False)
     assert re.fullmatch(r"\d{6}", window["pin"]) and window["expires_in_seconds"] > 0
     device = await phone.call("device.pair", pin=window["pin"], name="my phone", platform="ios")
     assert device["device_token"].startswith("clawd_d_") and device["role"] == role

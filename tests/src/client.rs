@@ -2,7 +2,7 @@
 //!
 //! Owns the envelope as a client sees it (wire.md §2); refuses to know any method beyond what it takes to get in.
 
-use clawd_protocol::{ConnId, Source};
+use clawd_protocol::{ConnId, Fingerprint, Source};
 use serde_json::{Value, json};
 
 use crate::link::Stage;
@@ -80,6 +80,16 @@ impl World {
     /// Somebody connects with these headers beside the usual ones.
     pub fn connect(&mut self, source: Source, extra: &[(&'static str, &str)]) -> Client {
         let conn = self.open(source);
+        self.upgrade(conn, extra)
+    }
+
+    /// Somebody connects with TLS, having shown this key, and speaks WebSocket; a stranger still.
+    pub fn secured(&mut self, source: Source, key: Option<Fingerprint>) -> Client {
+        let conn = self.open_secured(source, key, None);
+        self.upgrade(conn, &[])
+    }
+
+    fn upgrade(&mut self, conn: ConnId, extra: &[(&'static str, &str)]) -> Client {
         let mut headers = upgrade_headers();
         headers.extend(extra.iter().map(|(name, value)| (*name, value.as_bytes().to_vec())));
         let borrowed: Vec<(&str, &[u8])> =
@@ -124,10 +134,10 @@ impl World {
         client
     }
 
-    /// Pairs a device that may do this much.
+    /// Pairs a device that may do this much; nobody is asked.
     pub fn pair(&mut self, owner: Client, role: &str, name: &str) -> Paired {
-        let window =
-            self.call(owner, "daemon.pairPin", json!({ "role": role })).expect("a pairing window");
+        let params = json!({"role": role, "confirm": false});
+        let window = self.call(owner, "daemon.pairPin", params).expect("a pairing window");
         let client = self.stranger(LOOPBACK);
         let params = json!({"pin": window["pin"], "name": name, "platform": "android"});
         let device = self.call(client, "device.pair", params).expect("pairing");

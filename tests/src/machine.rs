@@ -3,6 +3,7 @@
 //! Owns the answers to questions about the world; refuses to know who asks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use clawd_protocol::{PathFault, Probe, ProgramFault, Run};
 
@@ -41,6 +42,8 @@ pub struct Machine {
     pub has_codex: bool,
     /// What the next agent processes will do, one after another; then they just say `ok`.
     pub scripts: VecDeque<Script>,
+    /// Where it is reached from beyond.
+    pub addresses: Vec<IpAddr>,
     /// Conversations that agents have written down.
     conversations: BTreeSet<String>,
 }
@@ -60,6 +63,7 @@ impl Default for Machine {
             claude: Claude::Ready,
             has_codex: false,
             scripts: VecDeque::new(),
+            addresses: Vec::new(),
             conversations: BTreeSet::new(),
         }
     }

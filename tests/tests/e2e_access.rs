@@ -117,7 +117,7 @@ fn a8_no_secret_is_anywhere_but_in_its_own_place() {
     let mut owner = daemon.owner();
     owner.frames = Some(Vec::new());
     let mut phone = daemon.connect();
-    let window = owner.call("daemon.pairPin", json!({})).unwrap();
+    let window = owner.call("daemon.pairPin", json!({"confirm": false})).unwrap();
     let pin = window["pin"].as_str().unwrap().to_owned();
     let device = phone.call("device.pair", json!({"pin": pin, "name": "phone", "platform": "ios"}));
     let device_token = device.unwrap()["device_token"].as_str().unwrap().to_owned();
@@ -215,7 +215,7 @@ fn d2_three_wrong_pins_close_the_window_for_the_right_one_too() {
     let site = Site::new();
     let daemon = site.start();
     let mut owner = daemon.owner();
-    let window = owner.call("daemon.pairPin", json!({})).unwrap();
+    let window = owner.call("daemon.pairPin", json!({"confirm": false})).unwrap();
     let right = window["pin"].as_str().unwrap().to_owned();
     let pair = |pin: &str| {
         let params = json!({"pin": pin, "name": "x", "platform": "ios"});
@@ -238,7 +238,10 @@ fn d1_a_second_window_ends_the_first_and_a_restart_ends_both() {
     let daemon = site.start();
     let mut owner = daemon.owner();
     let pin = |owner: &mut Client| {
-        owner.call("daemon.pairPin", json!({})).unwrap()["pin"].as_str().unwrap().to_owned()
+        owner.call("daemon.pairPin", json!({"confirm": false})).unwrap()["pin"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     let (first, second) = (pin(&mut owner), pin(&mut owner));
     let pair = |daemon: &Daemon, pin: &str| {

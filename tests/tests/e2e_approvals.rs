@@ -171,7 +171,8 @@ fn the_first_decision_holds_and_the_second_hears_of_it() {
 fn a_device_that_decided_is_called_by_its_name() {
     let mut desk = Desk::new();
     let mut phone = desk.daemon.connect();
-    let window = desk.owner.call("daemon.pairPin", json!({"role": "approve"})).unwrap();
+    let window =
+        desk.owner.call("daemon.pairPin", json!({"role": "approve", "confirm": false})).unwrap();
     let params = json!({"pin": window["pin"], "name": "Ana's phone", "platform": "ios"});
     phone.call("device.pair", params).expect("paired");
     let id = desk.ask();

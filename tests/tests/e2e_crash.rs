@@ -48,7 +48,7 @@ fn work(
     let params = json!({"repoPath": site_repo, "provider": "claude"});
     let session = owner.call("session.create", params).ok()?["id"].as_str()?.to_owned();
     for round in 0.. {
-        let window = owner.call("daemon.pairPin", json!({})).ok()?;
+        let window = owner.call("daemon.pairPin", json!({"confirm": false})).ok()?;
         let pin = window["pin"].as_str()?.to_owned();
         let mut phone = Client::tcp(daemon_port).ok()?;
         let params = json!({"pin": pin, "name": "phone", "platform": "ios"});

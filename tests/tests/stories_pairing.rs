@@ -8,7 +8,8 @@ use clawd_tests::{Client, Crash, LOOPBACK, RpcError, World};
 use serde_json::{Value, json};
 
 fn open_window(world: &mut World, owner: Client) -> String {
-    let window = world.call(owner, "daemon.pairPin", json!({})).expect("a window");
+    let params = json!({"confirm": false});
+    let window = world.call(owner, "daemon.pairPin", params).expect("a window");
     let pin = window["pin"].as_str().expect("a PIN").to_owned();
     assert!(pin.len() == 6 && pin.bytes().all(|byte| byte.is_ascii_digit()), "{pin}");
     pin
@@ -111,7 +112,7 @@ fn d2_ten_failed_windows_turn_pairing_off_also_over_a_restart() {
     paired.expect_err("pairing is off");
     world.advance(Duration::from_secs(25 * 3600));
     let owner = world.owner();
-    let params = json!({"unlock": true});
+    let params = json!({"unlock": true, "confirm": false});
     let window = world.call(owner, "daemon.pairPin", params).expect("the owner may unlock");
     pair(&mut world, window["pin"].as_str().expect("a PIN")).expect("and it is on again");
 }

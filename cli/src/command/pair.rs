@@ -205,7 +205,9 @@ fn understand(event: &Event) -> Progress {
         }),
         "pairing.progress" => match text("state").as_str() {
             "expired" => Progress::Over(Outcome::Expired),
-            "closed" | "cancelled" | "failed" => Progress::Over(Outcome::Closed(text("detail"))),
+            "closed" | "cancelled" | "declined" | "failed" => {
+                Progress::Over(Outcome::Closed(text("detail")))
+            }
             state => {
                 let detail = text("detail");
                 let line = if detail.is_empty() { state } else { &detail };

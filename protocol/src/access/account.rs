@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::ctx::Ctx;
 use super::devices::Patch;
-use super::pairing_calls::{Empty, checked_name, pairing_refused, role_param};
+use super::pairing_calls::checked_name;
+use super::pairing_window::{Empty, role_param};
 use super::peers::{Call, Caller, Phase, Who, close};
 use super::token::{self, Secret, TokenDigest};
 use super::witness::of_caller;
@@ -288,10 +289,10 @@ impl Access {
 
     fn on_durable(&mut self, cx: &mut Ctx<'_>, after: After) {
         match after {
-            After::Paired { call, record, token, entries } => {
-                self.on_paired(cx, call, *record, &token, entries);
+            After::Paired { call, record, grant, entries } => {
+                self.on_paired(cx, call, *record, &grant, entries);
             }
-            After::PairingRefused { call } => self.turn_away_call(cx, call),
+            After::PairingRefused { call } => self.turn_away_guest(cx, call),
             After::Revoked { call, entries } => {
                 let conn = call.conn;
                 cx.answer(call, &Revoked { revoked: true });
@@ -323,16 +324,13 @@ impl Access {
         let error = RpcError::storage(fault);
         match after {
             After::Paired { call, .. } => {
-                cx.tell_in_passing(&Event::PairingProgress {
-                    state: "failed",
-                    detail: &error.message,
-                });
+                self.progress(cx, "failed", &error.message);
                 let conn = call.conn;
                 cx.refuse(call, &error);
                 cx.peers.close(conn, close::TRY_AGAIN_LATER, "not stored", cx.fx);
             }
             // The guess was wrong whether or not that could be written down.
-            After::PairingRefused { call } => self.turn_away_call(cx, call),
+            After::PairingRefused { call } => self.turn_away_guest(cx, call),
             // The device stays out as long as this daemon lives; that it may come back later must be known.
             After::Revoked { call, .. } => {
                 let conn = call.conn;
@@ -361,13 +359,6 @@ impl Access {
             expires_at_camel: expires_at,
         };
         cx.answer(call, &view);
-    }
-
-    fn turn_away_call(&mut self, cx: &mut Ctx<'_>, call: Call) {
-        let conn = call.conn;
-        if let Some(text) = call.refusal_text(&pairing_refused()) {
-            self.turn_away(cx, conn, text);
-        }
     }
 
     fn on_local_rotated(

@@ -78,6 +78,8 @@ impl Access {
             Some(Method::Ping) => self.on_strange_ping(cx, conn, &request),
             Some(Method::Auth) => self.on_auth(cx, conn, &request),
             Some(Method::Pair) => self.on_pair(cx, conn, &request),
+            Some(Method::PairStart) => self.on_pair_start(cx, conn, &request),
+            Some(Method::PairFinish) => self.on_pair_finish(cx, conn, &request),
             Some(_) | None => {
                 self.turn_away(cx, conn, unauthorized(request.id.unwrap_or("null")));
             }

@@ -9,6 +9,8 @@ mod hearing;
 mod limiter;
 mod pairing;
 mod pairing_calls;
+mod pairing_confirm;
+mod pairing_window;
 pub(crate) mod peers;
 mod standing;
 pub mod token;
@@ -20,7 +22,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::contract::fingerprint::Fingerprint;
-use crate::contract::id::{ConnId, DeviceId, OpId};
+use crate::contract::id::{AskId, ConnId, DeviceId, OpId};
 use crate::contract::limits::Limits;
 use crate::contract::record::{DeviceRecord, Role};
 use crate::contract::snapshot::Snapshot;
@@ -30,6 +32,8 @@ use ctx::Ctx;
 use devices::{Devices, Patch};
 use limiter::{Failures, Strangers};
 use pairing::Pairing;
+use pairing_confirm::Asking;
+use pairing_window::Wish;
 use peers::Call;
 use token::{Secret, TokenDigest};
 use witness::Witness;
@@ -44,6 +48,10 @@ pub(crate) struct Access {
     name: Option<String>,
     devices: Devices,
     pairing: Pairing,
+    /// A device that waits for somebody to say that it may come in.
+    asking: Option<Box<Asking>>,
+    /// Windows that open once we know where we are reached.
+    wishes: Pending<AskId, Wish>,
     failures: Failures,
     strangers: Strangers,
     witness: Witness,
@@ -64,7 +72,7 @@ struct OldLocal {
 #[derive(Debug)]
 enum After {
     /// The device exists: hand out its token.
-    Paired { call: Call, record: Box<DeviceRecord>, token: Secret, entries: Vec<Entry> },
+    Paired { call: Call, record: Box<DeviceRecord>, grant: Grant, entries: Vec<Entry> },
     /// The failed window is written down: refuse.
     PairingRefused { call: Call },
     /// The revocation is written down.
@@ -79,6 +87,14 @@ enum After {
     Named { call: Call, name: String },
     /// Nobody waits for it: last-seen times, and rotations that were completed.
     Noted,
+}
+
+/// What a new device is given.
+#[derive(Debug)]
+struct Grant {
+    token: Secret,
+    /// After a run with its PIN: what the daemon proves in return.
+    confirm: Option<String>,
 }
 
 impl After {
@@ -107,6 +123,8 @@ impl Access {
             name: snapshot.name.take(),
             devices: Devices::new(snapshot),
             pairing: Pairing::new(core::mem::take(&mut snapshot.pairing), limits),
+            asking: None,
+            wishes: Pending::new(),
             failures: Failures::new(limits),
             strangers: Strangers::new(limits),
             witness: Witness::new(limits),
@@ -157,8 +175,9 @@ impl Access {
     }
 
     /// Forgets a connection that is gone.
-    pub(crate) fn on_closed(&mut self, conn: ConnId) {
+    pub(crate) fn on_closed(&mut self, cx: &mut Ctx<'_>, conn: ConnId) {
         self.strangers.leave(conn);
+        self.on_guest_gone(cx, conn);
         if let Some(old) = &mut self.old_local {
             old.conns.remove(&conn);
         }

@@ -10,23 +10,36 @@
 //!    └──cancel, open, expiry─┘
 //! ```
 //!
-//! Invariants: at most one window is open. A guess is counted before it is compared, per window and not per peer, so
-//! parallel guesses are three like all others. Once ten windows have failed within a day nothing opens until the owner
-//! says so: neither time nor a clock that is set back or forth changes that, nor a restart.
+//! A guess is a text that is compared, or a *run* of [`pake`](crate::pake), which begins with one message and ends with
+//! another, or with its connection. A run without a window is answered too, with a PIN that nobody knows: until it is
+//! refused it looks like all others, so nobody learns whether a window is open, or why a run failed.
+//!
+//! Invariants: at most one window is open. A guess is counted before it is compared, and a run before it is answered; per
+//! window and not per peer, so parallel guesses are three like all others. A connection has one run at most. Once ten
+//! windows have failed within a day nothing opens until the owner says so: neither time nor a clock that is set back or
+//! forth changes that, nor a restart.
 
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
+use data_encoding::BASE64URL_NOPAD;
+
 use crate::access::peers::Who;
 use crate::access::token::Secret;
+use crate::contract::fingerprint::Fingerprint;
+use crate::contract::id::ConnId;
 use crate::contract::limits::Limits;
 use crate::contract::record::{PairingHistory, Role};
 use crate::contract::time::{Instant, Now, Unix};
 use crate::engine::entropy::Entropy;
+use crate::pake::{Host, Message};
 
 const PIN_BOUND: u32 = 1_000_000;
+/// 71 bits: nobody meets one twice by chance.
+const ID_LEN: usize = 12;
 
 /// What the opener wants. Whether it may is decided before.
 #[derive(Debug)]
@@ -39,6 +52,8 @@ pub(crate) struct Opening {
     pub(crate) name: Option<String>,
     /// Forget the failed windows first.
     pub(crate) unlock: bool,
+    /// Somebody is asked before the device is let in, where that is due.
+    pub(crate) confirm: bool,
 }
 
 /// An open window.
@@ -56,6 +71,8 @@ pub(crate) struct Window {
     pub(crate) role: Role,
     /// The new device's name, if the opener chose one.
     pub(crate) name: Option<String>,
+    /// Somebody is asked before the device is let in, where that is due.
+    pub(crate) confirm: bool,
     /// When it closes.
     pub(crate) expires: Instant,
     /// The same for people.
@@ -70,20 +87,37 @@ pub(crate) struct Locked;
 /// What came of a guess. The peer must not see the difference between the last two.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// Right. This was the window; it is closed.
-    Matched(Window),
+    /// Right. This was the window; it is closed. And what the daemon proves in return, after a run.
+    Matched(Window, Option<String>),
     /// Wrong, or there is no such window.
     Refused,
     /// Wrong for the last time. [`Pairing::history`] has grown: store it before answering.
     RefusedAndClosed,
 }
 
+/// Both keys as the daemon saw them in the handshake.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keys {
+    pub(crate) device: Option<Fingerprint>,
+    pub(crate) daemon: Fingerprint,
+}
+
+/// A run that was answered and is not over.
+#[derive(Debug)]
+struct Run {
+    id: String,
+    host: Host,
+    /// The window at which it is a guess, if there was one.
+    window: Option<String>,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Pairing {
     window: Option<Window>,
+    runs: BTreeMap<ConnId, Run>,
     history: PairingHistory,
-    runs: u32,
+    runs_max: u32,
     open_for: Duration,
     failures_max: usize,
     lock_span: Duration,
@@ -93,8 +127,9 @@ impl Pairing {
     pub(crate) fn new(history: PairingHistory, limits: &Limits) -> Self {
         Self {
             window: None,
+            runs: BTreeMap::new(),
             history,
-            runs: limits.pairing_runs,
+            runs_max: limits.pairing_runs,
             open_for: limits.pairing_window,
             failures_max: limits.pairing_failures_max,
             lock_span: limits.pairing_lock_span,
@@ -116,15 +151,16 @@ impl Pairing {
             return Err(Locked);
         }
         Ok(self.window.insert(Window {
-            pairing_id: entropy.base62(12),
+            pairing_id: entropy.base62(ID_LEN),
             by: opening.by,
-            pin: Secret::new(format!("{:06}", entropy.below(PIN_BOUND))),
-            ticket: Secret::new(base64url(&entropy.bytes())),
+            pin: new_pin(entropy),
+            ticket: Secret::new(BASE64URL_NOPAD.encode(&entropy.bytes::<32>())),
             role: opening.role,
             name: opening.name,
+            confirm: opening.confirm,
             expires: now.mono + self.open_for,
             expires_at: now.unix + self.open_for,
-            runs_left: self.runs,
+            runs_left: self.runs_max,
         }))
     }
 
@@ -153,15 +189,82 @@ impl Pairing {
 
     fn attempt(&mut self, now: Now, is_right: impl FnOnce(&Window) -> bool) -> Outcome {
         self.expire(now);
-        let Some(mut window) = self.window.take() else { return Outcome::Refused };
+        let Some(window) = self.window.as_mut().filter(|window| window.runs_left > 0) else {
+            return Outcome::Refused;
+        };
         window.runs_left = window.runs_left.saturating_sub(1);
-        if is_right(&window) {
-            return Outcome::Matched(window);
+        match self.window.take_if(|window| is_right(window)) {
+            Some(window) => Outcome::Matched(window, None),
+            None => self.on_wrong(now),
         }
-        if window.runs_left > 0 {
-            self.window = Some(window);
+    }
+
+    /// Answers the first message of a run: its id, and the message for the device. `None` if this connection has one already.
+    pub(crate) fn start(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        message: &Message,
+        keys: Keys,
+        entropy: &mut Entropy,
+    ) -> Option<(String, String)> {
+        if self.runs.contains_key(&conn) {
+            return None;
+        }
+        self.expire(now);
+        let id = entropy.base62(ID_LEN);
+        // Drawn whether or not it is used: what happens does not depend on there being a window.
+        let nobodys = new_pin(entropy);
+        let open = self.window.as_mut().filter(|window| window.runs_left > 0);
+        let (pin, window) = match open {
+            Some(window) => {
+                window.runs_left = window.runs_left.saturating_sub(1);
+                (window.pin.clone(), Some(window.pairing_id.clone()))
+            }
+            None => (nobodys, None),
+        };
+        let answer = Host::answer(pin.expose(), keys.device, keys.daemon, message, entropy.bytes());
+        let (host, reply) = answer.ok()?;
+        self.runs.insert(conn, Run { id: id.clone(), host, window });
+        Some((id, reply))
+    }
+
+    /// The last message of a run.
+    pub(crate) fn finish(&mut self, now: Now, conn: ConnId, id: &str, confirm: &str) -> Outcome {
+        self.expire(now);
+        let Some(run) = self.runs.remove(&conn) else { return Outcome::Refused };
+        // Looked at in every case, as above.
+        let proof = run.host.check(confirm).filter(|_| run.id == id);
+        if !self.is_at(run.window.as_deref()) {
             return Outcome::Refused;
         }
+        let Some(proof) = proof else { return self.on_wrong(now) };
+        match self.window.take() {
+            Some(window) => Outcome::Matched(window, Some(proof)),
+            None => Outcome::Refused,
+        }
+    }
+
+    /// The connection is gone, and its run with it. Whether that has closed the window as failed: store
+    /// [`Self::history`].
+    pub(crate) fn abandon(&mut self, now: Now, conn: ConnId) -> bool {
+        self.expire(now);
+        let Some(run) = self.runs.remove(&conn) else { return false };
+        self.is_at(run.window.as_deref()) && matches!(self.on_wrong(now), Outcome::RefusedAndClosed)
+    }
+
+    fn is_at(&self, window: Option<&str>) -> bool {
+        let open = self.window.as_ref().map(|window| window.pairing_id.as_str());
+        open.is_some() && open == window
+    }
+
+    /// A guess was wrong. The window has failed when no other is left and none is under way.
+    fn on_wrong(&mut self, now: Now) -> Outcome {
+        let has_more = self.window.as_ref().is_some_and(|window| window.runs_left > 0);
+        if has_more || self.runs.values().any(|run| self.is_at(run.window.as_deref())) {
+            return Outcome::Refused;
+        }
+        self.window = None;
         self.on_failed_window(now.unix);
         Outcome::RefusedAndClosed
     }
@@ -192,22 +295,8 @@ impl Pairing {
     }
 }
 
-/// RFC 4648, section 5, without padding.
-fn base64url(bytes: &[u8; 32]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut out = String::with_capacity(43);
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        for (to, from) in group.iter_mut().skip(1).zip(chunk) {
-            *to = *from;
-        }
-        let bits = u32::from_be_bytes(group);
-        for shift in [18, 12, 6, 0].into_iter().take(chunk.len() + 1) {
-            let index = usize::try_from(bits >> shift & 63).unwrap_or_default();
-            out.push(char::from(DIGITS.get(index).copied().unwrap_or(b'A')));
-        }
-    }
-    out
+fn new_pin(entropy: &mut Entropy) -> Secret {
+    Secret::new(format!("{:06}", entropy.below(PIN_BOUND)))
 }
 
 #[cfg(test)]

@@ -71,6 +71,10 @@ pub struct Limits {
     pub pairing_failures_max: usize,
     /// See [`Self::pairing_failures_max`].
     pub pairing_lock_span: Duration,
+    /// How long somebody is asked whether a device may come in; then it may not (D5).
+    pub pairing_confirm: Duration,
+    /// How long the world may take to say at which addresses we are.
+    pub addresses_timeout: Duration,
     /// Paired devices that are not revoked.
     pub devices_max: usize,
     /// A device token's life (E3).
@@ -198,6 +202,8 @@ impl Default for Limits {
             pairing_runs: 3,
             pairing_failures_max: 10,
             pairing_lock_span: Duration::from_secs(DAY),
+            pairing_confirm: Duration::from_secs(60),
+            addresses_timeout: Duration::from_secs(3),
             devices_max: 256,
             device_expiry: Duration::from_secs(180 * DAY),
             device_idle_expiry: Duration::from_secs(45 * DAY),

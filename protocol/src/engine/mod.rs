@@ -41,6 +41,8 @@ pub(crate) enum Timer {
     Expiry,
     /// The pairing window closes.
     Pairing,
+    /// Nobody has said whether a device may come in.
+    PairingConfirm,
     /// The local token before the last rotation ends.
     OldToken,
     /// Streaming text may be sent again.

@@ -86,6 +86,9 @@ pub(crate) enum Event<'a> {
     PairingProgress {
         state: &'a str,
         detail: &'a str,
+        /// With the state `confirm`: who wants to come in.
+        #[serde(flatten)]
+        guest: Option<super::view::GuestView<'a>>,
     },
     /// Events after `from`, up to `to`, were not sent to one who did not read.
     Gap {

@@ -52,12 +52,15 @@ methods! {
     Ping            "daemon.ping"           Anybody;
     Auth            "daemon.auth"           Anybody;
     Pair            "device.pair"           Anybody;
+    PairStart       "device.pairStart"      Anybody;
+    PairFinish      "device.pairFinish"     Anybody;
     Status          "daemon.status"         From(Read);
     Providers       "daemon.providers"      From(Read);
     CheckProvider   "daemon.checkProvider"  From(Read);
     SetName         "daemon.setName"        From(Admin);
     PairPin         "daemon.pairPin"        From(Admin);
     PairCancel      "daemon.pairCancel"     From(Admin);
+    PairConfirm     "daemon.pairConfirm"    From(Admin);
     RotateToken     "daemon.rotateToken"    From(Owner);
     Shutdown        "daemon.shutdown"       From(Owner);
     DeviceList      "device.list"           From(Read);
@@ -124,6 +127,7 @@ mod tests {
             .filter(|method| method.access() == Anybody)
             .map(|method| method.name())
             .collect();
-        assert_eq!(open, ["daemon.ping", "daemon.auth", "device.pair"]);
+        let pairing = ["device.pair", "device.pairStart", "device.pairFinish"];
+        assert_eq!(open, [&["daemon.ping", "daemon.auth"][..], &pairing].concat());
     }
 }

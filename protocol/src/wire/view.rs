@@ -310,3 +310,16 @@ impl<'a> From<&'a DeviceRecord> for DeviceEventView<'a> {
         }
     }
 }
+
+/// A device that knew the PIN or had the ticket, for those who say whether it may come in.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GuestView<'a> {
+    pub(crate) pairing_id: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) platform: &'a str,
+    pub(crate) via: &'a str,
+    pub(crate) address: Option<core::net::IpAddr>,
+    pub(crate) code: &'a str,
+    pub(crate) expires_in_seconds: u64,
+}

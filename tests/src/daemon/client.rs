@@ -281,7 +281,9 @@ impl Client {
     /// # Panics
     /// If it is refused.
     pub fn pair(&mut self, owner: &mut Self, role: &str) -> (String, String) {
-        let window = owner.call("daemon.pairPin", json!({"role": role})).expect("a window");
+        let window = owner
+            .call("daemon.pairPin", json!({"role": role, "confirm": false}))
+            .expect("a window");
         let params = json!({"pin": window["pin"], "name": "phone", "platform": "ios"});
         let device = self.call("device.pair", params).expect("paired");
         let text = |key: &str| device[key].as_str().expect("a text").to_owned();

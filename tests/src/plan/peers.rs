@@ -50,7 +50,8 @@ impl Run<'_> {
         let token = self.world.token();
         self.world.ask(owner, "daemon.auth", json!({ "token": token }));
         let role = self.dice.one_of(&["read", "approve", "full", "admin"]);
-        self.world.ask(owner, "daemon.pairPin", json!({ "role": role }));
+        let params = json!({"role": role, "confirm": false});
+        self.world.ask(owner, "daemon.pairPin", params);
         self.world.settle();
         self.clients.push(owner);
         self.learn();

@@ -140,7 +140,7 @@ impl World {
         match question {
             Question::Directory { path } => Answer::Directory(self.machine.directory(path)),
             Question::Sign { message } => Answer::Signature(message.clone()),
-            Question::Addresses => Answer::Addresses(Vec::new()),
+            Question::Addresses => Answer::Addresses(self.machine.addresses.clone()),
             Question::Probe { runs, .. } => Answer::Probe(self.machine.probe(runs)),
             Question::Messages { .. }
             | Question::MessageByClientId { .. }

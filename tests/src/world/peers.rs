@@ -3,7 +3,9 @@
 //! Owns the runtime's part in reading and writing a connection: what is too long or unwanted never reaches the daemon.
 //! Refuses to know what a message means.
 
-use clawd_protocol::{ConnId, Head, HeadFault, Input, MessageFault, Source};
+use std::net::IpAddr;
+
+use clawd_protocol::{ConnId, Fingerprint, Head, HeadFault, Input, MessageFault, Source};
 
 use super::World;
 use super::due::{Due, Origin};
@@ -12,9 +14,7 @@ use crate::link::{Link, Stage};
 impl World {
     /// Somebody connects.
     pub fn open(&mut self, source: Source) -> ConnId {
-        let conn = ConnId(self.fresh_name());
-        self.links.insert(conn, Link::new(source));
-        self.input(Input::Opened { conn, source });
+        let conn = self.open_plain(source);
         // From beyond this machine it is TLS, or it would get no further than its request.
         let is_here = match source {
             Source::Unix => true,
@@ -24,6 +24,26 @@ impl World {
         if !is_here {
             self.input(Input::Secured { conn, key: None, local: None });
         }
+        conn
+    }
+
+    /// Somebody connects, and speaks no TLS.
+    pub fn open_plain(&mut self, source: Source) -> ConnId {
+        let conn = ConnId(self.fresh_name());
+        self.links.insert(conn, Link::new(source));
+        self.input(Input::Opened { conn, source });
+        conn
+    }
+
+    /// Somebody connects with TLS, to this address of ours, and has shown this key.
+    pub fn open_secured(
+        &mut self,
+        source: Source,
+        key: Option<Fingerprint>,
+        local: Option<IpAddr>,
+    ) -> ConnId {
+        let conn = self.open_plain(source);
+        self.input(Input::Secured { conn, key, local });
         conn
     }
 

@@ -34,6 +34,8 @@ words!(
         PairingLocked = "pairing_locked",
         /// The owner has allowed pairing again.
         PairingUnlocked = "pairing_unlocked",
+        /// A device knew the PIN or had the ticket, and was not let in.
+        PairingDeclined = "pairing_declined",
         /// A device was paired.
         Paired = "paired",
         /// A device was revoked.

@@ -1,0 +1,329 @@
+//! The pairing window as its opener sees it.
+//!
+//! Owns `daemon.pairPin` and `daemon.pairCancel`, what a code holds, and how long an opener's right carries his window;
+//! refuses to know how guesses are counted ([`pairing`](super::pairing) does) and who comes.
+//!
+//! A window opens once the world has said at which addresses we are reached, so that nobody is shown a code that leads
+//! nowhere without being told.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::ctx::Ctx;
+use super::pairing::{Opening, Window};
+use super::pairing_calls::checked_name;
+use super::peers::{Call, Caller, Who};
+use super::witness::of_caller;
+use super::{Access, After};
+use crate::contract::effect::{Change, Question, Sync};
+use crate::contract::error::StoreFault;
+use crate::contract::fingerprint::Fingerprint;
+use crate::contract::id::AskId;
+use crate::contract::input::Answer;
+use crate::contract::record::{AuditKind, Role};
+use crate::contract::time::Now;
+use crate::engine::Timer;
+use crate::invitation::Invitation;
+use crate::relay::RelayUrl;
+use crate::wire::event::Event;
+use crate::wire::params::Params;
+use crate::wire::rpc::RpcError;
+
+/// Addresses in a code: with more it becomes too dense to be scanned.
+const CODE_URLS_MAX: usize = 4;
+
+/// A window that somebody wants, until we know where we are reached.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    call: Call,
+    role: Role,
+    name: Option<String>,
+    unlock: bool,
+    confirm: bool,
+}
+
+/// The result of `daemon.pairPin`; both casings, since clients differ.
+#[derive(Serialize)]
+struct WindowView<'a> {
+    pin: &'a str,
+    pairing_id: &'a str,
+    #[serde(rename = "pairingId")]
+    pairing_id_camel: &'a str,
+    expires_in_seconds: u64,
+    #[serde(rename = "expiresInSeconds")]
+    expires_in_seconds_camel: u64,
+    #[serde(rename = "expiresAt")]
+    expires_at: u64,
+    daemon_id: &'a str,
+    #[serde(rename = "daemonId")]
+    daemon_id_camel: &'a str,
+    host_name: &'a str,
+    #[serde(rename = "hostName")]
+    host_name_camel: &'a str,
+    relay_url: Option<&'a RelayUrl>,
+    #[serde(rename = "relayUrl")]
+    relay_url_camel: Option<&'a RelayUrl>,
+    url: &'a str,
+    urls: &'a [String],
+    reachable: bool,
+    #[serde(rename = "qrPayload")]
+    qr_payload: &'a str,
+    role: Role,
+    confirm: bool,
+}
+
+impl Access {
+    pub(crate) fn on_pair_pin(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        call: Call,
+        caller: Caller,
+        params: &Params<'_>,
+    ) {
+        let wish = match read_wish(cx, caller, params) {
+            Ok((role, name, unlock, confirm)) => Wish { call, role, name, unlock, confirm },
+            Err(error) => return cx.refuse(call, &error),
+        };
+        let ask = cx.ask(Question::Addresses);
+        let until = cx.engine.now.mono + cx.engine.config.limits.addresses_timeout;
+        cx.engine.timers.arm(Timer::Ask(ask), until);
+        self.wishes.await_(ask, wish);
+    }
+
+    /// Takes the answer to a question of ours; another one is given back.
+    pub(crate) fn on_answered(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        ask: AskId,
+        answer: Answer,
+    ) -> Option<Answer> {
+        let Some(wish) = self.wishes.take(&ask) else { return Some(answer) };
+        cx.engine.timers.disarm(Timer::Ask(ask));
+        self.on_addresses(cx, wish, answer.addresses());
+        None
+    }
+
+    pub(crate) fn on_ask_late(&mut self, cx: &mut Ctx<'_>, ask: AskId) -> bool {
+        let Some(wish) = self.wishes.take(&ask) else { return false };
+        let why = String::from("no answer in time");
+        self.on_addresses(cx, wish, Err(StoreFault::Failed(why)));
+        true
+    }
+
+    /// Where we are is known, or will not be: a window opens in any case, since a PIN is good on this machine too.
+    fn on_addresses(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        wish: Wish,
+        addresses: Result<Vec<IpAddr>, StoreFault>,
+    ) {
+        let Wish { call, role, name, unlock, confirm } = wish;
+        let Some(call) = cx.still_welcome(call) else { return };
+        let Some(caller) = cx.peers.caller(call.conn) else { return };
+        let opening = Opening { by: caller.who, role, name, unlock, confirm };
+        let urls = urls(addresses.unwrap_or_default(), cx.engine.port);
+        match self.open_window(cx, &call, caller, opening, &urls) {
+            Ok(view) => cx.answer(call, &view),
+            Err(error) => cx.refuse(call, &error),
+        }
+    }
+
+    fn open_window(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        call: &Call,
+        caller: Caller,
+        opening: Opening,
+        urls: &[String],
+    ) -> Result<Box<RawValue>, RpcError> {
+        let role = opening.role;
+        check_grant(caller, role)?;
+        let is_unlocking = opening.unlock && caller.who == Who::Owner && self.pairing.is_locked();
+        let now = self.clock(cx);
+        let window =
+            self.pairing.open(now, opening, &mut cx.engine.entropy).map_err(|_| locked())?;
+        cx.engine.timers.arm(Timer::Pairing, window.expires);
+        let relay = cx.engine.relay.as_ref().filter(|relay| relay.enabled);
+        let host = self.name.as_deref().unwrap_or(&cx.engine.config.host_name);
+        let seconds = cx.engine.config.limits.pairing_window.as_secs();
+        let relay = relay.map(|relay| relay.url.clone());
+        let place = Place { daemon_id: &self.daemon_id, host, urls, relay, port: cx.engine.port };
+        let view = describe(window, &place, seconds)?;
+        let mut audit = of_caller(cx, AuditKind::PairingOpened, caller, call.conn);
+        audit.role = Some(role);
+        self.note(cx, audit, Sync::Disk);
+        // Who still waits came through the window before this one.
+        self.decline(cx, "cancelled", "another window was opened");
+        if is_unlocking {
+            // Until this is stored a crash locks again: the safe side.
+            let history = self.pairing.history().clone();
+            let audit = of_caller(cx, AuditKind::PairingUnlocked, caller, call.conn);
+            let changes = vec![Change::PutPairing(history), Change::Audit(audit)];
+            let op = cx.store(changes, Sync::Disk);
+            self.pending.await_(op, After::Noted);
+        }
+        Ok(view)
+    }
+
+    /// The clocks by which a window is judged: a wall clock set back does not make it live longer.
+    pub(super) const fn clock(&self, cx: &Ctx<'_>) -> Now {
+        Now { mono: cx.engine.now.mono, unix: cx.engine.unix_high() }
+    }
+
+    /// Our own key's name.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        // It was made from one; another would only make runs fail.
+        self.daemon_id.parse().unwrap_or_else(|_| Fingerprint::from_bytes([0; 32]))
+    }
+
+    pub(crate) fn on_pair_cancel(&mut self, cx: &mut Ctx<'_>, call: Call) {
+        self.close_window(cx, "the window was closed");
+        cx.answer(call, &Empty {});
+    }
+
+    /// Closes the window of somebody who might not open one now.
+    pub(super) fn close_window_without_standing(&mut self, cx: &mut Ctx<'_>) {
+        let has_standing = |who| match who {
+            Who::Owner => true,
+            Who::Device(id) => self.role_of_living(cx, id) >= Some(Role::Admin),
+        };
+        if self.opener().is_some_and(|who| !has_standing(who)) {
+            self.close_window(cx, "whoever opened the window has lost the right to");
+        }
+    }
+
+    /// Closes the owner's window: its local token was replaced, and whoever opened it may not have been the owner.
+    pub(super) fn close_window_of_owner(&mut self, cx: &mut Ctx<'_>) {
+        if self.opener() == Some(Who::Owner) {
+            self.close_window(cx, "whoever opened the window has lost the right to");
+        }
+    }
+
+    /// Who opened the window that is open, or the one through which somebody came who still waits.
+    fn opener(&self) -> Option<Who> {
+        self.pairing.opener().or_else(|| self.asking.as_ref().map(|asking| asking.opener()))
+    }
+
+    fn close_window(&mut self, cx: &mut Ctx<'_>, detail: &str) {
+        self.pairing.cancel();
+        cx.engine.timers.disarm(Timer::Pairing);
+        if !self.decline(cx, "cancelled", detail) {
+            self.progress(cx, "cancelled", detail);
+        }
+    }
+
+    pub(crate) fn on_pairing_late(&mut self, cx: &mut Ctx<'_>) {
+        if self.pairing.cancel() {
+            self.progress(cx, "expired", "nobody came in time");
+        }
+    }
+
+    pub(super) fn progress(&self, cx: &mut Ctx<'_>, state: &str, detail: &str) {
+        cx.tell_in_passing(&Event::PairingProgress { state, detail, guest: None });
+    }
+}
+
+/// Where devices find us, and what we are called.
+struct Place<'a> {
+    daemon_id: &'a str,
+    host: &'a str,
+    urls: &'a [String],
+    relay: Option<RelayUrl>,
+    port: u16,
+}
+
+fn describe(window: &Window, place: &Place<'_>, seconds: u64) -> Result<Box<RawValue>, RpcError> {
+    let internal = || RpcError::new(-32603, "internal", "the window could not be described");
+    let Place { daemon_id, host, urls, relay, port } = place;
+    let url = urls.first().cloned().unwrap_or_else(|| format!("ws://127.0.0.1:{port}"));
+    let shown =
+        if urls.len() > 1 { urls.iter().take(CODE_URLS_MAX).cloned().collect() } else { vec![] };
+    let invitation = Invitation {
+        v: 1,
+        host: (*host).to_string(),
+        url: url.clone(),
+        urls: shown,
+        relay: relay.clone(),
+        daemon_id: daemon_id.parse().map_err(|_| internal())?,
+        pairing_id: window.pairing_id.clone(),
+        ticket: window.ticket.expose().to_string(),
+        exp: window.expires_at.as_secs(),
+    };
+    let view = WindowView {
+        pin: window.pin.expose(),
+        pairing_id: &window.pairing_id,
+        pairing_id_camel: &window.pairing_id,
+        expires_in_seconds: seconds,
+        expires_in_seconds_camel: seconds,
+        expires_at: window.expires_at.as_secs(),
+        daemon_id,
+        daemon_id_camel: daemon_id,
+        host_name: host,
+        host_name_camel: host,
+        relay_url: relay.as_ref(),
+        relay_url_camel: relay.as_ref(),
+        url: &url,
+        urls,
+        reachable: !urls.is_empty() || relay.is_some(),
+        qr_payload: &serde_json::to_string(&invitation).map_err(|_| internal())?,
+        role: window.role,
+        confirm: window.confirm,
+    };
+    serde_json::value::to_raw_value(&view).map_err(|_| internal())
+}
+
+/// The older kind of address first: it is short, and most phones have one. One that is good on one link only says nothing
+/// without the link's name, which differs from machine to machine.
+fn urls(mut addresses: Vec<IpAddr>, port: u16) -> Vec<String> {
+    let is_of_link = |address: &IpAddr| match address {
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+        IpAddr::V4(_) => false,
+    };
+    addresses.retain(|address| !is_of_link(address) && !address.is_loopback());
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses.iter().map(|address| format!("wss://{}", SocketAddr::new(*address, port))).collect()
+}
+
+fn read_wish(
+    cx: &Ctx<'_>,
+    caller: Caller,
+    params: &Params<'_>,
+) -> Result<(Role, Option<String>, bool, bool), RpcError> {
+    let role = role_param(params)?.unwrap_or(Role::Full);
+    check_grant(caller, role)?;
+    let name = params.text("name")?.map(|name| checked_name(cx, "name", name)).transpose()?;
+    let confirm = params.maybe_flag("confirm")?.unwrap_or(true);
+    Ok((role, name, params.flag("unlock")?, confirm))
+}
+
+/// A result with nothing in it.
+#[derive(Serialize)]
+pub(crate) struct Empty {}
+
+pub(super) fn role_param(params: &Params<'_>) -> Result<Option<Role>, RpcError> {
+    let Some(word) = params.text("role")? else { return Ok(None) };
+    let role = Role::from_word(&word).filter(|role| *role != Role::Owner);
+    let must = "must be `read`, `approve`, `full` or `admin`";
+    role.map(Some).ok_or_else(|| RpcError::bad_params("role", must))
+}
+
+/// Nobody gives away what only the owner may give.
+pub(super) fn check_grant(caller: Caller, role: Role) -> Result<(), RpcError> {
+    if role == Role::Admin && caller.who != Who::Owner {
+        return Err(RpcError::new(-32002, "role", "only the owner makes an admin")
+            .hint("do it on the machine itself, with the `clawd` command"));
+    }
+    Ok(())
+}
+
+fn locked() -> RpcError {
+    RpcError::new(-32021, "pairing_locked", "pairing is off: too many wrong codes in a day")
+        .hint("if that was you, open the next window with `clawd pair --unlock`")
+}
