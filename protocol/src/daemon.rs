@@ -23,6 +23,8 @@ use crate::contract::record::{AuditKind, AuditRecord};
 use crate::contract::snapshot::Snapshot;
 use crate::contract::time::{Instant, Now};
 use crate::engine::{Engine, Timer};
+use crate::link::Link;
+use crate::link::view::LinkView;
 use crate::wire::method::{self, Method};
 use crate::wire::params::Params;
 use crate::wire::rpc::{self, Envelope, Invalid, Request, RpcError, RpcId};
@@ -37,8 +39,15 @@ const SHUTDOWN_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(6
 pub struct Daemon {
     engine: Engine,
     peers: Peers,
+    rooms: Rooms,
+}
+
+/// Whom an input may be for, and whether they are still open.
+#[derive(Debug)]
+struct Rooms {
     access: Access,
     work: Work,
+    link: Link,
     life: Life,
 }
 
@@ -65,7 +74,7 @@ struct StatusView<'a> {
     pending_approvals: usize,
     devices: usize,
     connections: usize,
-    relay: Option<&'a str>,
+    relay: Option<LinkView>,
     providers: &'a RawValue,
 }
 
@@ -75,34 +84,39 @@ impl Daemon {
     #[must_use]
     pub fn new(config: Config, entropy: [u8; 32], mut restored: Snapshot) -> Self {
         let engine = Engine::new(config, entropy, &mut restored);
+        let link = Link::new(&restored);
         let limits = &engine.config.limits;
         let work = Work::new(&mut restored);
         let access = Access::new(&mut restored, limits);
         let peers = Peers::new(limits.queue_bytes_max);
-        Self { engine, peers, access, work, life: Life::Running }
+        Self { engine, peers, rooms: Rooms { access, work, link, life: Life::Running } }
     }
 
     /// Advances the machine by one input and pushes what is to be done. Total: it never blocks, never fails, and never
     /// panics on a peer's bytes.
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
-        if self.life == Life::Stopped {
+        if self.rooms.life == Life::Stopped {
             return;
         }
         self.engine.advance(now);
-        let Self { engine, peers, access, work, life } = self;
+        let Self { engine, peers, rooms } = self;
         let mut cx = Ctx { engine, peers, fx: effects };
         // Before the input is looked at, so that an extra `Tick` changes nothing.
         while let Some(timer) = cx.engine.timers.expire(cx.engine.now.mono) {
-            on_timer(&mut cx, access, work, life, timer);
+            on_timer(&mut cx, rooms, timer);
         }
-        on_input(&mut cx, access, work, life, input);
+        on_input(&mut cx, rooms, input);
         for device in cx.peers.take_distrusted() {
-            work.on_distrusted(&mut cx, device);
+            rooms.work.on_distrusted(&mut cx, device);
         }
         for conn in cx.peers.take_caught_up() {
-            work.on_caught_up(&mut cx, conn);
+            rooms.work.on_caught_up(&mut cx, conn);
         }
-        if *life == Life::Ending && work.is_idle() && access.is_idle() {
+        if let Some(record) = rooms.access.take_reset() {
+            shut_down(&mut cx, rooms, record);
+        }
+        let Rooms { access, work, link, life } = rooms;
+        if *life == Life::Ending && work.is_idle() && access.is_idle() && link.is_idle() {
             stop(&mut cx, life);
         }
     }
@@ -114,13 +128,8 @@ impl Daemon {
     }
 }
 
-fn on_input(
-    cx: &mut Ctx<'_>,
-    access: &mut Access,
-    work: &mut Work,
-    life: &mut Life,
-    input: Input<'_>,
-) {
+fn on_input(cx: &mut Ctx<'_>, rooms: &mut Rooms, input: Input<'_>) {
+    let Rooms { access, work, link, life } = rooms;
     match input {
         Input::Started { port } => {
             cx.engine.port = port;
@@ -130,12 +139,14 @@ fn on_input(
             cx.note(Note::Started { port });
             cx.open_journal();
             work.on_started(cx);
+            link.start(cx);
         }
         Input::Opened { conn, source } => {
             access.on_opened(cx, conn, source);
             if *life != Life::Running {
                 cx.peers.close(conn, close::GOING_AWAY, "shutting down", cx.fx);
             }
+            Link::on_opened(cx, conn, source);
         }
         Input::Secured { conn, key, local } => {
             access.on_secured(cx, conn, Secured { key, local });
@@ -152,7 +163,7 @@ fn on_input(
         Input::Began { conn } => access.on_began(cx, conn),
         Input::Text { conn, text } => {
             cx.peers.listen_to(Some(conn));
-            on_text(cx, access, work, life, conn, text);
+            on_text(cx, rooms, conn, text);
             cx.peers.listen_to(None);
         }
         Input::Broke { conn, fault } => access.on_broke(cx, conn, fault),
@@ -167,13 +178,14 @@ fn on_input(
             if let Err(fault) = &result {
                 cx.note_store_failed(fault);
             }
-            if !access.on_stored(cx, op, &result) {
+            if !access.on_stored(cx, op, &result) && !link.on_stored(cx, op, &result) {
                 work.on_stored(cx, op, result);
             }
         }
         Input::Answered { ask, answer } => {
             let answer = cx.on_answered(ask, answer);
             let answer = answer.and_then(|answer| access.on_answered(cx, ask, answer));
+            let answer = answer.and_then(|answer| link.on_answered(cx, ask, answer));
             if let Some(answer) = answer {
                 work.on_answered(cx, ask, answer);
             }
@@ -182,15 +194,19 @@ fn on_input(
         Input::Fed { proc, bytes } => work.on_fed(cx, proc, bytes),
         Input::Output { proc, stream, bytes } => work.on_output(cx, proc, stream, bytes),
         Input::Exited { proc, code } => work.on_exited(cx, proc, code),
-        Input::Dialed { .. } | Input::Heard { .. } | Input::HungUp { .. } | Input::Tick => {}
+        Input::Dialed { leg, result } => link.on_dialed(cx, leg, result),
+        Input::Heard { leg, text } => link.on_heard(cx, leg, text),
+        Input::HungUp { leg } => link.on_hung_up(cx, leg),
+        Input::Tick => {}
         Input::Shutdown => {
             let record = AuditRecord::new(cx.engine.now.unix, AuditKind::Stopped, "daemon");
-            shut_down(cx, access, work, life, record);
+            shut_down(cx, rooms, record);
         }
     }
 }
 
-fn on_timer(cx: &mut Ctx<'_>, access: &mut Access, work: &mut Work, life: &mut Life, timer: Timer) {
+fn on_timer(cx: &mut Ctx<'_>, rooms: &mut Rooms, timer: Timer) {
+    let Rooms { access, work, link, life } = rooms;
     match timer {
         Timer::Stranger(conn) => access.on_stranger_late(cx, conn),
         Timer::Penalty(conn) => access.on_penalty_over(cx, conn),
@@ -213,20 +229,15 @@ fn on_timer(cx: &mut Ctx<'_>, access: &mut Access, work: &mut Work, life: &mut L
         }
         Timer::Lag(conn) => cx.on_lag_late(conn),
         Timer::Prune => cx.prune(),
+        Timer::Link => link.on_due(cx),
         Timer::Shutdown => stop(cx, life),
     }
 }
 
 // --- messages ---------------------------------------------------------------------------------------------------
 
-fn on_text(
-    cx: &mut Ctx<'_>,
-    access: &mut Access,
-    work: &mut Work,
-    life: &mut Life,
-    conn: ConnId,
-    text: &str,
-) {
+fn on_text(cx: &mut Ctx<'_>, rooms: &mut Rooms, conn: ConnId, text: &str) {
+    let access = &mut rooms.access;
     let Some(peer) = cx.peers.peer(conn) else { return };
     let caller = match peer.phase {
         Phase::Known(caller) => caller,
@@ -240,26 +251,23 @@ fn on_text(
     let limits = &cx.engine.config.limits;
     match rpc::read(text, limits.json_depth_max, limits.batch_max) {
         Ok(Envelope::One(request)) => {
-            on_request(cx, access, work, life, conn, caller, None, request);
+            on_request(cx, rooms, conn, caller, None, request);
         }
         Ok(Envelope::Batch(requests)) => {
             let batch = cx.peers.batch(conn, requests.len());
             for request in requests {
                 // A request before it may have changed who the caller is, or whether it still is anybody.
                 let Some(caller) = cx.peers.caller(conn) else { return };
-                on_request(cx, access, work, life, conn, caller, Some(batch), request);
+                on_request(cx, rooms, conn, caller, Some(batch), request);
             }
         }
         Err(error) => cx.peers.send(conn, rpc::error(None, &error), cx.fx),
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the rooms, and one request with its caller")]
 fn on_request(
     cx: &mut Ctx<'_>,
-    access: &mut Access,
-    work: &mut Work,
-    life: &mut Life,
+    rooms: &mut Rooms,
     conn: ConnId,
     caller: Caller,
     batch: Option<u64>,
@@ -278,14 +286,14 @@ fn on_request(
     let method = Method::from_name(&request.method);
     // The commonest call by far, and it waits for nothing.
     if let (Some(Method::Ping), None, Some(id)) = (method, batch, request.id) {
-        let text = access.ping_text(cx, conn, id, &request);
+        let text = rooms.access.ping_text(cx, conn, id, &request);
         return cx.peers.send(conn, text, cx.fx);
     }
     let id = request.id.map(RpcId::new);
     let limits = &cx.engine.config.limits;
     let Some(call) = cx.peers.accept(conn, id, batch, limits, cx.fx) else { return };
     let Some(method) = method else { return cx.refuse(call, &RpcError::unknown_method()) };
-    if *life != Life::Running {
+    if rooms.life != Life::Running {
         let error = RpcError::new(-32603, "shutting_down", "the daemon is shutting down");
         return cx.refuse(call, &error.hint("start it again with `clawd up`"));
     }
@@ -296,7 +304,7 @@ fn on_request(
         method::Access::From(role) => call.needing(role),
         method::Access::Anybody | method::Access::Device | method::Access::SelfOr(_) => call,
     };
-    on_call(cx, access, work, life, call, caller, method, &request);
+    on_call(cx, rooms, call, caller, method, &request);
 }
 
 /// The one gate for calls: the table of methods, the caller's role, and the burst of costly calls (security B8, C6).
@@ -323,12 +331,9 @@ fn allow(cx: &mut Ctx<'_>, method: Method, caller: Caller, conn: ConnId) -> Resu
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "the rooms, and one call with its caller")]
 fn on_call(
     cx: &mut Ctx<'_>,
-    access: &mut Access,
-    work: &mut Work,
-    life: &mut Life,
+    rooms: &mut Rooms,
     call: Call,
     caller: Caller,
     method: Method,
@@ -339,6 +344,7 @@ fn on_call(
         Err(error) => return cx.refuse(call, &error),
     };
     let params = &params;
+    let Rooms { access, work, link, .. } = rooms;
     match method {
         Method::Ping => {
             let pong = access.ping(cx, call.conn, request);
@@ -350,7 +356,7 @@ fn on_call(
             &RpcError::new(-32600, "already_authenticated", "this connection is somebody already")
                 .hint("pair on a connection of its own"),
         ),
-        Method::Status => on_status(cx, access, work, call),
+        Method::Status => on_status(cx, rooms, call),
         Method::Providers => work.on_providers(cx, call),
         Method::CheckProvider => work.on_check_provider(cx, call, params),
         Method::SetName => access.on_set_name(cx, call, params),
@@ -358,10 +364,12 @@ fn on_call(
         Method::PairCancel => access.on_pair_cancel(cx, call),
         Method::PairConfirm => access.on_pair_confirm(cx, call, caller, params),
         Method::RotateToken => access.on_rotate_local(cx, call, caller, params),
+        Method::SetRelay => link.on_set_relay(cx, call, caller, params),
+        Method::ResetIdentity => access.on_reset_identity(cx, call, caller),
         Method::Shutdown => {
             let record = of_caller(cx, AuditKind::Stopped, caller, call.conn);
             cx.answer(call, &empty());
-            shut_down(cx, access, work, life, record);
+            shut_down(cx, rooms, record);
         }
         Method::DeviceList => access.on_device_list(cx, call, caller, params),
         Method::DeviceRevoke => access.on_device_revoke(cx, call, caller, params),
@@ -391,7 +399,8 @@ fn on_call(
     }
 }
 
-fn on_status(cx: &mut Ctx<'_>, access: &Access, work: &Work, call: Call) {
+fn on_status(cx: &mut Ctx<'_>, rooms: &Rooms, call: Call) {
+    let Rooms { access, work, link, .. } = rooms;
     let uptime = cx.engine.now.mono.since(cx.engine.started.mono).as_secs();
     let host_name = String::from(access.host_name(cx));
     let view = StatusView {
@@ -407,7 +416,7 @@ fn on_status(cx: &mut Ctx<'_>, access: &Access, work: &Work, call: Call) {
         pending_approvals: work.pending_approvals(),
         devices: access.living_devices(cx),
         connections: cx.peers.known().count(),
-        relay: None,
+        relay: link.view(cx),
         providers: &work.provider_views(),
     };
     cx.peers.answer(call, &view, cx.fx);
@@ -415,18 +424,14 @@ fn on_status(cx: &mut Ctx<'_>, access: &Access, work: &Work, call: Call) {
 
 // --- the end ----------------------------------------------------------------------------------------------------
 
-fn shut_down(
-    cx: &mut Ctx<'_>,
-    access: &mut Access,
-    work: &mut Work,
-    life: &mut Life,
-    record: AuditRecord,
-) {
+fn shut_down(cx: &mut Ctx<'_>, rooms: &mut Rooms, record: AuditRecord) {
+    let Rooms { access, work, link, life } = rooms;
     if *life == Life::Running {
         *life = Life::Ending;
         access.note(cx, record, Sync::Disk);
         cx.note(Note::Ending);
         work.on_shutdown(cx);
+        link.on_shutdown(cx);
         cx.engine.timers.arm(Timer::Shutdown, cx.engine.now.mono + SHUTDOWN_TIMEOUT);
     }
 }

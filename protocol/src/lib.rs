@@ -93,6 +93,7 @@ pub mod contract;
 mod daemon;
 mod engine;
 pub mod invitation;
+mod link;
 pub mod pake;
 pub mod policy;
 pub mod relay;

@@ -24,7 +24,7 @@ use crate::contract::id::{ConnId, DeviceId, OpId};
 use crate::contract::record::{AuditKind, DeviceRecord, Role};
 use crate::contract::time::Unix;
 use crate::engine::Timer;
-use crate::wire::event::Event;
+use crate::wire::event::{Event, Notice};
 use crate::wire::params::Params;
 use crate::wire::rpc::RpcError;
 use crate::wire::view::DeviceView;
@@ -120,12 +120,7 @@ impl Access {
             Ok(id) => id,
             Err(error) => return cx.refuse(call, &error),
         };
-        if let Some(record) = self.devices.find_mut(id) {
-            record.revoked_at.get_or_insert(cx.engine.unix_high());
-            record.next_token_sha256 = None;
-        }
-        let Some(mut record) = self.whole(id) else { return };
-        record.next_token_sha256 = None;
+        let Some((changes, notice)) = self.strike(cx, id, caller, call.conn) else { return };
         // One that revokes itself is told so once it is stored, and nothing else from now on.
         if caller.who == Who::Device(id)
             && let Some(peer) = cx.peers.peer_mut(call.conn)
@@ -137,12 +132,29 @@ impl Access {
         cx.peers.kick_all(|who| who == Who::Device(id), cx.fx);
         cx.peers.distrust(id);
         self.close_window_without_standing(cx);
-        let notice = cx.engine.number(&Event::DeviceRevoked((&record).into()));
-        let mut audit = of_caller(cx, AuditKind::Revoked, caller, call.conn);
-        audit.device = Some(id);
-        let changes = vec![Change::Bury(id), Change::PutDevice(record), Change::Audit(audit)];
         let (op, entries) = cx.store_telling(changes, vec![notice], Sync::Disk);
         self.pending.await_(op, After::Revoked { call, entries });
+    }
+
+    /// Revokes a device: what is to be stored of it, and told once it is. Its connections are the caller's to end.
+    pub(super) fn strike(
+        &mut self,
+        cx: &mut Ctx<'_>,
+        id: DeviceId,
+        caller: Caller,
+        conn: ConnId,
+    ) -> Option<(Vec<Change>, Notice)> {
+        if let Some(record) = self.devices.find_mut(id) {
+            record.revoked_at.get_or_insert(cx.engine.unix_high());
+            record.next_token_sha256 = None;
+        }
+        let mut record = self.whole(id)?;
+        record.next_token_sha256 = None;
+        let notice = cx.engine.number(&Event::DeviceRevoked((&record).into()));
+        let mut audit = of_caller(cx, AuditKind::Revoked, caller, conn);
+        audit.device = Some(id);
+        let changes = vec![Change::Bury(id), Change::PutDevice(record), Change::Audit(audit)];
+        Some((changes, notice))
     }
 
     pub(crate) fn on_device_rename(
@@ -289,6 +301,8 @@ impl Access {
 
     fn on_durable(&mut self, cx: &mut Ctx<'_>, after: After) {
         match after {
+            // Its row was buried with all others: nobody gets in with it.
+            After::Paired { call, .. } if self.is_resetting => self.turn_away_guest(cx, call),
             After::Paired { call, record, grant, entries } => {
                 self.on_paired(cx, call, *record, &grant, entries);
             }
@@ -298,6 +312,9 @@ impl Access {
                 cx.answer(call, &Revoked { revoked: true });
                 close_revoked(cx, conn);
                 cx.tell(entries);
+            }
+            After::Reset { call, audit, entries, devices } => {
+                self.on_reset(cx, call, *audit, entries, devices);
             }
             After::Updated { call, id, patch, entries } => {
                 self.devices.patch(id, &patch);
@@ -336,6 +353,10 @@ impl Access {
                 let conn = call.conn;
                 cx.refuse(call, &error);
                 close_revoked(cx, conn);
+            }
+            After::Reset { call, .. } => {
+                self.is_resetting = false;
+                cx.refuse(call, &error);
             }
             After::Updated { call, id, .. } | After::Rotated { call, id, .. } => {
                 cx.refuse(call, &error);

@@ -12,6 +12,7 @@ mod pairing_calls;
 mod pairing_confirm;
 mod pairing_window;
 pub(crate) mod peers;
+mod reset;
 mod standing;
 pub mod token;
 pub(crate) mod witness;
@@ -24,7 +25,7 @@ use alloc::vec::Vec;
 use crate::contract::fingerprint::Fingerprint;
 use crate::contract::id::{AskId, ConnId, DeviceId, OpId};
 use crate::contract::limits::Limits;
-use crate::contract::record::{DeviceRecord, Role};
+use crate::contract::record::{AuditRecord, DeviceRecord, Role};
 use crate::contract::snapshot::Snapshot;
 use crate::engine::Entry;
 use crate::engine::pending::Pending;
@@ -55,6 +56,10 @@ pub(crate) struct Access {
     failures: Failures,
     strangers: Strangers,
     witness: Witness,
+    /// The identity is being replaced: nobody is paired any more.
+    is_resetting: bool,
+    /// It was, and the daemon has to end: what it says of its end.
+    reset: Option<AuditRecord>,
     /// Refusals whose penalty is not over, ready to be sent.
     refusals: BTreeMap<ConnId, String>,
     pending: Pending<OpId, After>,
@@ -77,6 +82,8 @@ enum After {
     PairingRefused { call: Call },
     /// The revocation is written down.
     Revoked { call: Call, entries: Vec<Entry> },
+    /// Every device is revoked, and the identity is another one.
+    Reset { call: Call, audit: Box<AuditRecord>, entries: Vec<Entry>, devices: usize },
     /// The device's record is written down.
     Updated { call: Call, id: DeviceId, patch: Patch, entries: Vec<Entry> },
     /// The device's next token is written down.
@@ -107,6 +114,7 @@ impl After {
             Self::Paired { .. }
             | Self::PairingRefused { .. }
             | Self::Revoked { .. }
+            | Self::Reset { .. }
             | Self::LocalRotated { .. }
             | Self::Named { .. }
             | Self::Noted => None,
@@ -128,6 +136,8 @@ impl Access {
             failures: Failures::new(limits),
             strangers: Strangers::new(limits),
             witness: Witness::new(limits),
+            is_resetting: false,
+            reset: None,
             refusals: BTreeMap::new(),
             pending: Pending::new(),
         }

@@ -191,7 +191,7 @@ impl Access {
     /// Closes the window of somebody who might not open one now.
     pub(super) fn close_window_without_standing(&mut self, cx: &mut Ctx<'_>) {
         let has_standing = |who| match who {
-            Who::Owner => true,
+            Who::Owner => !self.is_resetting,
             Who::Device(id) => self.role_of_living(cx, id) >= Some(Role::Admin),
         };
         if self.opener().is_some_and(|who| !has_standing(who)) {

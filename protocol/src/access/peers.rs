@@ -468,6 +468,28 @@ impl Peers {
         }
     }
 
+    /// Closes whatever came through a relay.
+    pub(crate) fn close_through_relay(
+        &mut self,
+        code: u16,
+        reason: &'static str,
+        fx: &mut Effects,
+    ) {
+        let is_it = |peer: &Peer| matches!(peer.source, Source::Relay(_));
+        let all: Vec<_> =
+            self.table.iter().filter(|(_, it)| is_it(it)).map(|(conn, _)| *conn).collect();
+        for conn in all {
+            self.close(conn, code, reason, fx);
+        }
+    }
+
+    /// Connections that came through a relay and are not on their way out.
+    pub(crate) fn through_relay(&self) -> usize {
+        let is_it =
+            |peer: &&Peer| matches!(peer.source, Source::Relay(_)) && peer.phase != Phase::Closing;
+        self.table.values().filter(is_it).count()
+    }
+
     /// This device was revoked, or may do less than before.
     pub(crate) fn distrust(&mut self, device: DeviceId) {
         self.distrusted.push(device);

@@ -165,6 +165,28 @@ pub struct Limits {
     pub replay_page_bytes_max: usize,
     /// How long the store may take to read them.
     pub replay_timeout: Duration,
+    /// How long a control connection to a relay may take to be made.
+    pub relay_dial_timeout: Duration,
+    /// From there to the relay's `registered`, our signature included.
+    pub relay_register_timeout: Duration,
+    /// A relay is asked whether it is still there at most this often, and
+    pub relay_ping_min: Duration,
+    /// at least this often, whatever it wishes.
+    pub relay_ping_max: Duration,
+    /// How long it may take to say that it is.
+    pub relay_pong_timeout: Duration,
+    /// The longest wait before the first attempt after a registration; each one that fails doubles it.
+    pub relay_backoff_min: Duration,
+    /// Where the doubling ends.
+    pub relay_backoff_max: Duration,
+    /// The wait after another daemon with our identity has taken our place.
+    pub relay_replaced_wait: Duration,
+    /// One message of a relay.
+    pub relay_message_bytes_max: usize,
+    /// How long a tunnel to somebody who was announced may take to be made.
+    pub relay_accept_timeout: Duration,
+    /// Tunnels that are being made at once.
+    pub relay_accepts_max: usize,
 }
 
 impl Default for Limits {
@@ -249,6 +271,17 @@ impl Default for Limits {
             replay_page_max: 256,
             replay_page_bytes_max: 256 * 1024,
             replay_timeout: Duration::from_secs(30),
+            relay_dial_timeout: Duration::from_secs(15),
+            relay_register_timeout: Duration::from_secs(10),
+            relay_ping_min: Duration::from_secs(5),
+            relay_ping_max: Duration::from_secs(60),
+            relay_pong_timeout: Duration::from_secs(10),
+            relay_backoff_min: Duration::from_secs(1),
+            relay_backoff_max: Duration::from_secs(60),
+            relay_replaced_wait: Duration::from_secs(60),
+            relay_message_bytes_max: 16 * 1024,
+            relay_accept_timeout: Duration::from_secs(10),
+            relay_accepts_max: 16,
         }
     }
 }
@@ -299,6 +332,8 @@ impl Limits {
             journal_chapters_max: 3,
             replay_page_max: 3,
             replay_page_bytes_max: 1024,
+            relay_message_bytes_max: 512,
+            relay_accepts_max: 2,
             ..Self::default()
         }
     }

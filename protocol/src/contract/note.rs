@@ -4,11 +4,15 @@
 //! are ours, and of what the runtime itself reports (a path, a system's error), never of what a peer, a model or a person
 //! said: no prompt, no tool's input and no secret has a place in it (security A8).
 
+use alloc::borrow::Cow;
+use alloc::string::String;
 use core::fmt;
+use core::time::Duration;
 
 use super::error::{ProgramFault, StoreFault};
 use super::id::ProcId;
 use super::input::Source;
+use crate::relay::RelayUrl;
 use crate::text::visible_line;
 
 /// One line. Its text is [`Display`](fmt::Display)ed, without time and newline.
@@ -33,6 +37,31 @@ pub enum Note {
         /// Why.
         fault: StoreFault,
         /// So many failures before, which have no line of their own.
+        unnoted: u32,
+    },
+    /// We can be reached at the relay.
+    RelayReached {
+        /// Which: as the owner wrote it.
+        url: RelayUrl,
+        /// So many lines about it before, which were left out.
+        unnoted: u32,
+    },
+    /// We cannot be reached at the relay.
+    RelayLost {
+        /// Why, in our words.
+        why: Cow<'static, str>,
+        /// What the runtime says of it.
+        detail: Option<String>,
+        /// It is tried again after this.
+        retry: Duration,
+        /// So many lines about it before, which were left out.
+        unnoted: u32,
+    },
+    /// The relay has announced somebody who never came.
+    InviteLost {
+        /// Why, in our words.
+        why: &'static str,
+        /// So many before, which have no line of their own.
         unnoted: u32,
     },
     /// An agent was started.
@@ -69,11 +98,15 @@ impl Note {
     #[must_use]
     pub const fn is_trouble(&self) -> bool {
         match self {
-            Self::StoreFailed { .. } | Self::AgentNotStarted { .. } => true,
+            Self::StoreFailed { .. } | Self::RelayLost { .. } | Self::AgentNotStarted { .. } => {
+                true
+            }
             Self::AgentEnded { was_told, .. } => !*was_told,
             Self::Started { .. }
             | Self::Ending
             | Self::Refused { .. }
+            | Self::RelayReached { .. }
+            | Self::InviteLost { .. }
             | Self::AgentStarted { .. } => false,
         }
     }
@@ -100,6 +133,22 @@ impl fmt::Display for Note {
                     StoreFault::Full => f.write_str("cannot store: no space left")?,
                     StoreFault::Failed(why) => write!(f, "cannot store: {}", visible_line(why))?,
                 }
+                more(f, *unnoted)
+            }
+            Self::RelayReached { url, unnoted } => {
+                write!(f, "can be reached through {url}")?;
+                more(f, *unnoted)
+            }
+            Self::RelayLost { why, detail, retry, unnoted } => {
+                write!(f, "no relay: {why}")?;
+                if let Some(detail) = detail {
+                    write!(f, " ({})", visible_line(detail))?;
+                }
+                write!(f, "; trying again in {:.1} s", retry.as_secs_f32())?;
+                more(f, *unnoted)
+            }
+            Self::InviteLost { why, unnoted } => {
+                write!(f, "somebody did not come through the relay: {why}")?;
                 more(f, *unnoted)
             }
             Self::AgentStarted { provider, proc, pid } => {
@@ -145,11 +194,15 @@ mod tests {
         for note in [
             Note::AgentNotStarted { provider: "claude", fault: ProgramFault::Failed(why.clone()) },
             Note::AgentNotStarted { provider: "claude", fault: ProgramFault::Unsafe(why.clone()) },
-            Note::StoreFailed { fault: StoreFault::Failed(why), unnoted: 0 },
+            Note::StoreFailed { fault: StoreFault::Failed(why.clone()), unnoted: 0 },
         ] {
             let line = note.to_string();
             assert!(line.ends_with(r"\u{1b}[2J\u{a}forged"), "{line}");
         }
+        let retry = Duration::from_millis(1500);
+        let note = Note::RelayLost { why: "because".into(), detail: Some(why), retry, unnoted: 1 };
+        let line = r"no relay: because (\u{1b}[2J\u{a}forged); trying again in 1.5 s (and 1 times more since the last such line)";
+        assert_eq!(note.to_string(), line);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use core::mem;
 
 use crate::contract::config::Config;
 use crate::contract::effect::{Change, Effect, Effects, Question, Sync};
-use crate::contract::id::{AskId, ConnId, OpId, ProcId, SessionId, ToolCallId};
+use crate::contract::id::{AskId, ConnId, LegId, OpId, ProcId, SessionId, ToolCallId};
 use crate::contract::record::{Chapter, RelaySettings};
 use crate::contract::snapshot::Snapshot;
 use crate::contract::time::{Now, Unix};
@@ -65,6 +65,8 @@ pub(crate) enum Timer {
     Lag(ConnId),
     /// The journal may hold what is too old.
     Prune,
+    /// The link to the relay: the next attempt, or something that the relay owes.
+    Link,
     /// The daemon has waited long enough for its agents.
     Shutdown,
 }
@@ -226,6 +228,10 @@ impl Engine {
 
     pub(crate) const fn proc_id(&mut self) -> ProcId {
         ProcId(self.next_id())
+    }
+
+    pub(crate) const fn leg_id(&mut self) -> LegId {
+        LegId(self.next_id())
     }
 
     const fn next_id(&mut self) -> u64 {

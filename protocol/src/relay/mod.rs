@@ -10,6 +10,7 @@
 //! ```
 
 pub mod control;
+pub mod pin;
 mod url;
 
 pub use url::{NoRelayUrl, RelayUrl};

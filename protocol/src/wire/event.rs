@@ -11,6 +11,7 @@ use super::view::{ApprovalView, DeviceEventView, MessageView, SessionView, ToolC
 use crate::contract::id::{ApprovalId, MessageId, SessionId, ToolCallId};
 use crate::contract::record::{DecisionKind, EventRecord, Progress, Role, SessionStatus};
 use crate::contract::time::Unix;
+use crate::relay::RelayUrl;
 
 /// One event, borrowed from what it tells of.
 #[derive(Debug, Serialize)]
@@ -90,6 +91,15 @@ pub(crate) enum Event<'a> {
         #[serde(flatten)]
         guest: Option<super::view::GuestView<'a>>,
     },
+    RelayConnected {
+        url: &'a RelayUrl,
+    },
+    RelayDisconnected {
+        url: &'a RelayUrl,
+        kind: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_in_secs: Option<u64>,
+    },
     /// Events after `from`, up to `to`, were not sent to one who did not read.
     Gap {
         from: u64,
@@ -121,6 +131,8 @@ impl Event<'_> {
             Self::DeviceRevoked(_) => "device.revoked",
             Self::DeviceUpdated(_) => "device.updated",
             Self::PairingProgress { .. } => "pairing.progress",
+            Self::RelayConnected { .. } => "relay.connected",
+            Self::RelayDisconnected { .. } => "relay.disconnected",
             Self::Gap { .. } => "events.gap",
             Self::Reset { .. } => "events.reset",
         }
@@ -145,6 +157,8 @@ impl Event<'_> {
             | Self::DevicePaired(_)
             | Self::DeviceRevoked(_)
             | Self::DeviceUpdated(_)
+            | Self::RelayConnected { .. }
+            | Self::RelayDisconnected { .. }
             | Self::Gap { .. }
             | Self::Reset { .. } => Role::Read,
         }
@@ -170,6 +184,8 @@ impl Event<'_> {
             | Self::DeviceRevoked(_)
             | Self::DeviceUpdated(_)
             | Self::PairingProgress { .. }
+            | Self::RelayConnected { .. }
+            | Self::RelayDisconnected { .. }
             | Self::Gap { .. }
             | Self::Reset { .. } => None,
         }

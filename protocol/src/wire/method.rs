@@ -62,6 +62,8 @@ methods! {
     PairCancel      "daemon.pairCancel"     From(Admin);
     PairConfirm     "daemon.pairConfirm"    From(Admin);
     RotateToken     "daemon.rotateToken"    From(Owner);
+    SetRelay        "daemon.setRelay"       From(Owner);
+    ResetIdentity   "daemon.resetIdentity"  From(Owner);
     Shutdown        "daemon.shutdown"       From(Owner);
     DeviceList      "device.list"           From(Read);
     DeviceRevoke    "device.revoke"         SelfOr(Admin);
@@ -100,6 +102,8 @@ impl Method {
                 | Self::CheckProvider
                 | Self::PairPin
                 | Self::RotateToken
+                | Self::SetRelay
+                | Self::ResetIdentity
                 | Self::DeviceRotate
                 | Self::ToolCallAudit
                 | Self::AuditList

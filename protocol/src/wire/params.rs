@@ -46,6 +46,14 @@ impl<'a> Params<'a> {
         self.typed(name, "must be a string")
     }
 
+    /// A text or `null`, if given: `null` takes away what there was.
+    pub(crate) fn maybe_text(&self, name: &str) -> Result<Option<Option<String>>, RpcError> {
+        if self.raw(name)?.is_some() {
+            return Ok(self.text(name)?.map(Some));
+        }
+        Ok(self.0.iter().any(|(key, _)| is_same_key(name, key)).then_some(None))
+    }
+
     /// A text that must be given.
     pub(crate) fn need_text(&self, name: &str) -> Result<String, RpcError> {
         self.text(name)?.ok_or_else(|| RpcError::bad_params(name, "is missing"))
