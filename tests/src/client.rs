@@ -80,16 +80,21 @@ impl World {
     /// Somebody connects with these headers beside the usual ones.
     pub fn connect(&mut self, source: Source, extra: &[(&'static str, &str)]) -> Client {
         let conn = self.open(source);
-        self.upgrade(conn, extra)
+        self.upgrade_with(conn, extra)
     }
 
     /// Somebody connects with TLS, having shown this key, and speaks WebSocket; a stranger still.
     pub fn secured(&mut self, source: Source, key: Option<Fingerprint>) -> Client {
         let conn = self.open_secured(source, key, None);
-        self.upgrade(conn, &[])
+        self.upgrade(conn)
     }
 
-    fn upgrade(&mut self, conn: ConnId, extra: &[(&'static str, &str)]) -> Client {
+    /// A connection that is there speaks WebSocket from now on.
+    pub fn upgrade(&mut self, conn: ConnId) -> Client {
+        self.upgrade_with(conn, &[])
+    }
+
+    fn upgrade_with(&mut self, conn: ConnId, extra: &[(&'static str, &str)]) -> Client {
         let mut headers = upgrade_headers();
         headers.extend(extra.iter().map(|(name, value)| (*name, value.as_bytes().to_vec())));
         let borrowed: Vec<(&str, &[u8])> =

@@ -7,11 +7,13 @@
 //! ```text
 //! said       every frame: who may hear it, and that each request has one answer
 //! secrets    no token but where one is handed out       decisions  nothing is done without a durable decision
+//! legs       what is dialled, and what is said there
 //! limits     nothing grows beyond its limit            heard      durable events: all of them, once, in order
 //! ```
 
 mod decisions;
 mod heard;
+mod legs;
 mod limits;
 mod said;
 mod secrets;
@@ -22,8 +24,8 @@ use clawd_protocol::agent::codex;
 use clawd_protocol::policy::Policy;
 use clawd_protocol::record::Decision;
 use clawd_protocol::{
-    AskId, Change, Command, ConnId, DeviceId, Effect, Input, Instant, Limits, Now, OpId, ProcId,
-    Source, To, ToolCallId, Unix,
+    AskId, Change, Command, ConnId, DeviceId, Effect, Input, Instant, LegId, Limits, Now, OpId,
+    ProcId, Source, To, ToolCallId, Unix,
 };
 
 use crate::child::Child;
@@ -73,6 +75,7 @@ pub struct Invariants {
     ops: BTreeSet<OpId>,
     asks: BTreeSet<AskId>,
     procs: BTreeMap<ProcId, bool>,
+    legs: BTreeMap<LegId, legs::Leg>,
     revoked: BTreeSet<DeviceId>,
     /// Tokens that were handed out, and to which connection.
     issued: BTreeMap<String, ConnId>,
@@ -107,6 +110,7 @@ impl Invariants {
             ops: BTreeSet::new(),
             asks: BTreeSet::new(),
             procs: BTreeMap::new(),
+            legs: BTreeMap::new(),
             revoked: BTreeSet::new(),
             issued: BTreeMap::new(),
             log: Log::new(),
@@ -128,6 +132,7 @@ impl Invariants {
         self.ops.clear();
         self.asks.clear();
         self.procs.clear();
+        self.legs.clear();
         self.checked_deeds.clear();
         self.unix_high = Unix::default();
         self.is_stopped = false;
@@ -161,6 +166,8 @@ impl Invariants {
             Input::Exited { proc, .. } => {
                 self.procs.insert(*proc, false);
             }
+            Input::Dialed { leg, result } => self.on_dialed(*leg, result.is_ok()),
+            Input::HungUp { leg } => self.on_hung_up(*leg),
             Input::Text { conn, text } => self.on_text(*conn, text, store),
             Input::Started { .. }
             | Input::Requested { .. }
@@ -173,9 +180,7 @@ impl Invariants {
             | Input::Fed { .. }
             | Input::Output { .. }
             | Input::Secured { .. }
-            | Input::Dialed { .. }
             | Input::Heard { .. }
-            | Input::HungUp { .. }
             | Input::Tick
             | Input::Shutdown => {}
         }
@@ -232,8 +237,9 @@ impl Invariants {
                 self.alive(*proc)?;
             }
             Effect::Finish { proc } | Effect::Kill { proc } => self.alive(*proc)?,
-            Effect::Say { text, .. } => no_token(text, "a relay")?,
-            Effect::Dial { .. } | Effect::HangUp { .. } => {}
+            Effect::Dial { leg, dial } => self.on_dial(*leg, dial, store)?,
+            Effect::Say { leg, text } => self.on_say(*leg, text, store)?,
+            Effect::HangUp { leg } => self.on_hang_up(*leg)?,
             Effect::Log { note } => no_token(&note.to_string(), "the log")?,
             Effect::Stop => self.is_stopped = true,
         }

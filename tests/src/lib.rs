@@ -31,4 +31,4 @@ pub use child::{Act, Child, Script};
 pub use client::{Client, Event, RpcError};
 pub use link::{Link, Stage};
 pub use machine::{CLAUDE, Claude, Machine};
-pub use world::{Crash, LOOPBACK, World};
+pub use world::{Crash, LOOPBACK, LegStage, NONCE, World, signature};

@@ -7,6 +7,7 @@
 //! dice    the bytes, as choices                  calls         what is asked of the daemon, well and badly
 //! peers   how peers come, misbehave and go       surroundings  what agents, disk, clock and power do
 //! end     everything is released, and nothing may be left
+//! relay   what a relay does, and what the owner wants of it
 //! follower  one client that comes and goes, and hears everything
 //! ```
 
@@ -15,6 +16,7 @@ mod dice;
 mod end;
 mod follower;
 mod peers;
+mod relay;
 mod surroundings;
 
 use std::time::Duration;
@@ -145,7 +147,7 @@ impl<'a> Run<'a> {
             22 if self.dice.below(3) == 0 => self.crash_while_it_asks(),
             22 => self.follow(),
             _ if self.dice.is_rare() => self.disaster(),
-            _ => self.world.settle(),
+            _ => self.relay(),
         }
     }
 

@@ -7,11 +7,13 @@
 //! contract   the runtime's side of the contract     due      what is under way, and in which order it comes
 //! peers      what peers do                          agents   what the daemon does with agents
 //! time       both clocks, and deadlines             lives    the end of a daemon, and its next start
+//! legs       the relay's end of what is dialled
 //! ```
 
 mod agents;
 mod contract;
 mod due;
+mod legs;
 mod lives;
 mod peers;
 mod time;
@@ -21,7 +23,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use clawd_protocol::access::token::mint_local;
 use clawd_protocol::policy::Policy;
-use clawd_protocol::{Config, ConnId, Daemon, Effects, Input, Instant, Limits, ProcId, Source};
+use clawd_protocol::{
+    Config, ConnId, Daemon, Effects, Input, Instant, LegId, Limits, ProcId, Source,
+};
 
 use crate::child::Child;
 use crate::invariants::Invariants;
@@ -31,6 +35,7 @@ use crate::store::Store;
 use crate::trace::Trace;
 use due::{Due, Origin};
 
+pub use legs::{Leg, LegStage, NONCE, signature};
 pub use lives::Crash;
 
 /// The port that the daemon listens on.
@@ -54,6 +59,9 @@ pub struct World {
     /// The agents of this life of the daemon: the next one uses the same names.
     children: BTreeMap<ProcId, Child>,
     former_children: Vec<Child>,
+    /// What this life of the daemon has dialled.
+    legs: BTreeMap<LegId, Leg>,
+    registrations: usize,
     /// The disk.
     pub store: Store,
     /// Directories, programs and scripts.
@@ -107,6 +115,8 @@ impl World {
             links: BTreeMap::new(),
             children: BTreeMap::new(),
             former_children: Vec::new(),
+            legs: BTreeMap::new(),
+            registrations: 0,
             store,
             machine: Machine::default(),
             due: BTreeMap::new(),

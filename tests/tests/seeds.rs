@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use clawd_protocol::{Effect, Input, Limits, OpId, Sync, To};
+use clawd_protocol::{Effect, Input, Limits, OpId, Source, Sync, To};
 use clawd_tests::plan::{Cast, Setup, bytes_of_seed, run};
 use clawd_tests::policy::check_line;
 use clawd_tests::{Act, LOOPBACK, World};
@@ -75,6 +75,19 @@ fn runs_let_codex_work() {
         deeds += codex.map(|child| child.done.len()).sum::<usize>();
     }
     assert!(deeds >= 10, "codex did {deeds} things: that proves nothing");
+}
+
+#[test]
+fn runs_reach_a_relay_and_come_through_it() {
+    let setup = setup_named("everybody");
+    let (mut registered, mut came) = (0, 0);
+    for seed in 0..100 {
+        let world = run(&bytes_of_seed(seed, STEPS), &setup);
+        let is_relayed = |link: &clawd_tests::Link| matches!(link.source, Source::Relay(_));
+        came += world.links().values().filter(|link| is_relayed(link)).count();
+        registered += world.registrations();
+    }
+    assert!(registered >= 20 && came >= 5, "{registered}, {came}: that proves nothing");
 }
 
 #[test]
@@ -254,6 +267,48 @@ mod canary {
         let line = json!({"type": "control_response", "response": response});
         world.execute(Effect::Feed { proc, bytes: format!("{line}\n").into_bytes() });
         world.input(Input::Tick);
+    }
+
+    fn wanting() -> (World, clawd_protocol::LegId) {
+        let mut world = World::default();
+        let owner = world.owner();
+        let params =
+            json!({"url": "wss://relay.example.org", "enabled": true, "accessToken": "s3same"});
+        world.call(owner, "daemon.setRelay", params).expect("set");
+        let leg = world.relay_registers();
+        (world, leg)
+    }
+
+    #[test]
+    #[should_panic(expected = "the access token in")]
+    fn an_access_token_that_is_said_again() {
+        let (mut world, leg) = wanting();
+        world.execute(Effect::Say { leg, text: r#"{"type":"ping","x":"s3same"}"#.to_owned() });
+    }
+
+    #[test]
+    #[should_panic(expected = "which is not there")]
+    fn a_word_to_a_relay_that_is_gone() {
+        let (mut world, leg) = wanting();
+        world.execute(Effect::HangUp { leg });
+        world.execute(Effect::Say { leg, text: r#"{"type":"ping"}"#.to_owned() });
+    }
+
+    #[test]
+    #[should_panic(expected = "and no relay is wanted")]
+    fn a_dial_that_nobody_wants() {
+        let (mut world, leg) = wanting();
+        let dial = world.legs()[&leg].dial.clone();
+        world.store.relay = None;
+        world.execute(Effect::Dial { leg: clawd_protocol::LegId(u64::MAX), dial });
+    }
+
+    #[test]
+    #[should_panic(expected = "violated: control connections")]
+    fn a_second_control_connection() {
+        let (mut world, leg) = wanting();
+        let dial = world.legs()[&leg].dial.clone();
+        world.execute(Effect::Dial { leg: clawd_protocol::LegId(u64::MAX), dial });
     }
 
     #[test]

@@ -16,6 +16,8 @@ const TABLE: &[(&str, &str)] = &[
     ("daemon.pairPin", "admin"),
     ("daemon.pairCancel", "admin"),
     ("daemon.rotateToken", "owner"),
+    ("daemon.setRelay", "owner"),
+    ("daemon.resetIdentity", "owner"),
     ("daemon.shutdown", "owner"),
     ("device.list", "read"),
     ("device.revoke", "admin"),

@@ -302,7 +302,10 @@ impl Access {
     fn on_durable(&mut self, cx: &mut Ctx<'_>, after: After) {
         match after {
             // Its row was buried with all others: nobody gets in with it.
-            After::Paired { call, .. } if self.is_resetting => self.turn_away_guest(cx, call),
+            After::Paired { call, entries, .. } if self.is_resetting => {
+                self.turn_away_guest(cx, call);
+                cx.tell(entries);
+            }
             After::Paired { call, record, grant, entries } => {
                 self.on_paired(cx, call, *record, &grant, entries);
             }

@@ -20,6 +20,7 @@ const METHODS: &[&str] = &[
     "daemon.pairCancel",
     "daemon.pairConfirm",
     "daemon.rotateToken",
+    "daemon.setRelay",
     "daemon.doctor",
     "device.pair",
     "device.pairStart",
@@ -116,6 +117,7 @@ impl Run<'_> {
             "decision": if self.dice.below(2) == 0 { "grant" } else { "deny" },
             "scope": if self.dice.below(3) == 0 { "session" } else { "once" },
             "tool": "Bash", "input": {"command": "ls"}, "deltas": self.dice.below(2) == 0,
+            "enabled": self.sessions.len() % 3 > 0, "url": "wss://relay.example.org",
             "after": self.dice.below(200), "token": "clawd_l_guess",
         })
     }

@@ -83,7 +83,9 @@ impl World {
                 self.with_child(proc, |child| child.finish(now));
             }
             Effect::Kill { proc } => self.with_child(proc, Child::kill),
-            Effect::Dial { .. } | Effect::Say { .. } | Effect::HangUp { .. } => {}
+            Effect::Dial { leg, dial } => self.dial(leg, dial),
+            Effect::Say { leg, text } => self.say(leg, text),
+            Effect::HangUp { leg } => self.hang_up_leg(leg),
             // The invariants look at it.
             Effect::Log { .. } => {}
             Effect::Stop => self.stop(),

@@ -6,10 +6,12 @@
 use std::collections::VecDeque;
 
 use clawd_protocol::{
-    Answer, AskId, Change, ConnId, Input, OpId, ProcId, Question, StoreFault, Stream, Sync,
+    Answer, AskId, Change, ConnId, DialFault, Input, LegId, OpId, ProcId, Question, StoreFault,
+    Stream, Sync,
 };
 
 use super::World;
+use super::legs::signature;
 
 /// More turns than this at one moment, and the daemon is running in circles.
 pub(super) const TURNS_MAX: usize = 200_000;
@@ -21,6 +23,7 @@ pub(super) enum Origin {
     Ask(AskId),
     Link(ConnId),
     Child(ProcId),
+    Leg(LegId),
 }
 
 /// Something that the daemon will be told.
@@ -34,6 +37,8 @@ pub(super) enum Due {
     Fed(ProcId, usize),
     Output(ProcId, Stream, Vec<u8>),
     Exited(ProcId, Option<i32>),
+    Dialed(LegId, Result<(), DialFault>),
+    HungUp(LegId),
 }
 
 impl World {
@@ -98,7 +103,7 @@ impl World {
         match origin {
             Origin::Store => self.is_store_held,
             Origin::Ask(_) => self.are_questions_held,
-            Origin::Link(_) | Origin::Child(_) => false,
+            Origin::Link(_) | Origin::Child(_) | Origin::Leg(_) => false,
         }
     }
 
@@ -133,13 +138,15 @@ impl World {
                 self.input(Input::Output { proc, stream, bytes: &bytes });
             }
             Due::Exited(proc, code) => self.input(Input::Exited { proc, code }),
+            Due::Dialed(leg, result) => self.input(Input::Dialed { leg, result }),
+            Due::HungUp(leg) => self.input(Input::HungUp { leg }),
         }
     }
 
     fn look(&self, question: &Question) -> Answer {
         match question {
             Question::Directory { path } => Answer::Directory(self.machine.directory(path)),
-            Question::Sign { message } => Answer::Signature(message.clone()),
+            Question::Sign { message } => Answer::Signature(signature(message)),
             Question::Addresses => Answer::Addresses(self.machine.addresses.clone()),
             Question::Probe { runs, .. } => Answer::Probe(self.machine.probe(runs)),
             Question::Messages { .. }

@@ -52,6 +52,7 @@ impl World {
             child.deeds();
         }
         self.former_children.extend(std::mem::take(&mut self.children).into_values());
+        self.legs.clear();
         self.lives += 1;
         self.is_stopped = false;
         self.is_store_held = false;
