@@ -109,12 +109,14 @@ impl<C: Core> EventLoop<C> {
             self.tell(Input::Tick);
         }
         self.hands.drop_lingering();
+        self.hands.drop_lingering_legs();
         for event in &*events {
             self.on_event(event);
         }
         for conn in self.hands.take_unfinished() {
             self.read(conn);
         }
+        self.hear_unfinished();
         self.accept();
         self.settle();
         self.hear_children();
@@ -130,8 +132,12 @@ impl<C: Core> EventLoop<C> {
             Some(Duration::ZERO)
         } else {
             let now = self.clock.read().mono;
-            let deadlines =
-                [self.core.poll_timeout(), self.hands.linger_deadline(), self.listeners.retry_at()];
+            let deadlines = [
+                self.core.poll_timeout(),
+                self.hands.linger_deadline(),
+                self.hands.legs.deadline(),
+                self.listeners.retry_at(),
+            ];
             let next = deadlines.into_iter().flatten().min();
             let next = next.map(|deadline| sleep_until(deadline, now));
             // A moment late does no harm here, and awake just before would be busy.
@@ -186,6 +192,7 @@ impl<C: Core> EventLoop<C> {
                 for (ask, answer) in self.hands.workers.drain() {
                     self.hands.on_answer(ask, answer);
                 }
+                self.take_dialled();
             }
             tokens::SHUTDOWN => {
                 if self.shutdown.has_come() {
@@ -197,6 +204,7 @@ impl<C: Core> EventLoop<C> {
                     self.processes.on_child_signal();
                 }
             }
+            _ if tokens::LEGS.contains(&token) => self.on_leg_event(token),
             _ if tokens::CHILDREN.contains(&token) => self.processes.on_event(event.token()),
             _ if token >= tokens::LISTENERS => self.accepting |= 1 << (token - tokens::LISTENERS),
             slot => self.on_connection_event(slot, event),

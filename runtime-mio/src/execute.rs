@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::rc::Rc;
 
-use clawd_protocol::{Answer, AskId, ConnId, DialFault, Effect, Input, Question, Response, To};
+use clawd_protocol::{Answer, AskId, ConnId, Effect, Input, Question, Response, To};
 use tungstenite::handshake::derive_accept_key;
 
 use crate::connection::Phase;
@@ -49,11 +49,9 @@ impl Hands {
             Effect::Feed { proc, bytes } => self.orders.push(Order::Feed(proc, bytes)),
             Effect::Finish { proc } => self.orders.push(Order::Finish(proc)),
             Effect::Kill { proc } => self.orders.push(Order::Kill(proc)),
-            Effect::Dial { leg, .. } => {
-                let result = Err(DialFault::Busy);
-                self.happened.push_back(Input::Dialed { leg, result });
-            }
-            Effect::Say { .. } | Effect::HangUp { .. } => {}
+            Effect::Dial { leg, dial } => self.dial(leg, dial),
+            Effect::Say { leg, text } => self.say(leg, text),
+            Effect::HangUp { leg } => self.hang_up(leg),
             Effect::Log { note } => self.notes.push(note),
             Effect::Stop => self.is_stopped = true,
         }

@@ -5,6 +5,7 @@
 //! entered twice.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use mio::{Interest, Registry, Token};
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::connection::{Connection, Connections, Phase, slot_of};
-use crate::stream::Stream;
+use crate::legs::Legs;
+use crate::stream::{Stream, Transport};
+use crate::tls::TlsStream;
 use crate::websocket;
 use crate::worker::Workers;
 
@@ -37,7 +40,7 @@ pub(crate) enum Order {
 pub(crate) struct Hands {
     pub(crate) now: Now,
     pub(crate) connections: Connections,
-    registry: Registry,
+    pub(crate) registry: Registry,
     /// To flush at the end of the turn.
     dirty: Vec<ConnId>,
     /// To read in the next turn: there may be more than the budget allowed.
@@ -54,6 +57,7 @@ pub(crate) struct Hands {
     /// Lines for the log.
     pub(crate) notes: Vec<Note>,
     pub(crate) workers: Workers,
+    pub(crate) legs: Legs,
     pub(crate) is_stopped: bool,
     /// Where a frame that many get is put together.
     pub(crate) scratch: Vec<u8>,
@@ -65,6 +69,7 @@ impl Hands {
     pub(crate) fn new(
         registry: Registry,
         workers: Workers,
+        legs: Legs,
         now: Now,
         tls: Arc<ServerConfig>,
     ) -> Self {
@@ -81,6 +86,7 @@ impl Hands {
             orders: Vec::new(),
             notes: Vec::new(),
             workers,
+            legs,
             is_stopped: false,
             scratch: Vec::new(),
             tls,
@@ -95,6 +101,7 @@ impl Hands {
             && self.stores.is_empty()
             && self.questions.is_empty()
             && self.orders.is_empty())
+            || self.legs.has_work()
     }
 
     /// Takes a connection in. `None`: the system would not watch it, and it is closed.
@@ -111,6 +118,15 @@ impl Hands {
             Ok(session) => self.connections.remake(id, |stream| stream.secured_by(session)),
             Err(_) => self.drop_connection(id),
         }
+    }
+
+    /// Takes in a stream on which there can be nothing but TLS, and of which something may have been read already.
+    pub(crate) fn open_secure(&mut self, io: Box<dyn Transport>) -> io::Result<ConnId> {
+        let session = ServerConnection::new(Arc::clone(&self.tls)).map_err(io::Error::other)?;
+        let stream = Stream::Tls(Box::new(TlsStream::over(io, session)));
+        let id = self.open(stream).ok_or_else(|| io::Error::other("it cannot be watched"))?;
+        self.mark_unfinished(id);
+        Ok(id)
     }
 
     /// Lets a connection go.
@@ -182,6 +198,7 @@ impl Hands {
         }
         // Nothing gets dirty by flushing, so the memory can be kept for the next turn.
         self.dirty = dirty;
+        self.flush_legs();
     }
 
     /// `None`: the connection is over.

@@ -17,6 +17,7 @@
 //! | `execute`, `hands` | effects |
 //! | `listener`, `stream`, `connection` | sockets |
 //! | `intake`, `head`, `websocket`, `outbox` | bytes |
+//! | `legs` | connections to a relay, once they are dialled |
 //! | `clock`, `signal` | time, signals |
 //!
 //! Everything is on one thread but the questions of [`worker`].
@@ -38,6 +39,7 @@ mod hands;
 mod head;
 mod intake;
 mod kin;
+mod legs;
 mod listener;
 mod outbox;
 mod signal;
@@ -51,6 +53,7 @@ pub use start::{OnReady, Options, Ready, RunError, run};
 mod tokens {
     use std::ops::Range;
 
+    pub(crate) const LEGS: Range<usize> = 1 << 27..1 << 28;
     pub(crate) const CHILDREN: Range<usize> = 1 << 28..1 << 29;
     pub(crate) const LISTENERS: usize = 1 << 29;
     pub(crate) const WAKER: usize = 1 << 30;

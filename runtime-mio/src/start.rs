@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::event_loop::{Core, EventLoop, Mind};
 use crate::files::{DataDir, FileError, load_or_make_identity};
 use crate::hands::Hands;
+use crate::legs::Legs;
 use crate::listener::Listeners;
 use crate::process::{Mark, Processes};
 use crate::signal::Signal;
@@ -191,11 +192,12 @@ pub(crate) fn serve<C: Core>(
     listeners.register(registry, tokens::LISTENERS)?;
     data_dir.note_port(listeners.port());
     on_ready(&Ready { port: listeners.port(), socket: listeners.path() });
+    let legs = Legs::new(Arc::clone(&waker));
     let workers = Workers::new(waker, mark.clone())
         .with_audit(AuditReader::new(data_dir.private().clone()))
         .with_identity(Arc::new(identity), bind);
     let event_loop = EventLoop {
-        hands: Hands::new(registry.try_clone()?, workers, clock.read(), tls),
+        hands: Hands::new(registry.try_clone()?, workers, legs, clock.read(), tls),
         core,
         clock,
         listeners,

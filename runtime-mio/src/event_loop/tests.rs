@@ -5,7 +5,7 @@ use super::*;
 use crate::files::DataDir;
 use crate::start::{Options, serve};
 use crate::tls::Identity;
-use clawd_protocol::{Config, ConnId, Effect, Fingerprint, OpId, Response, Sync, To};
+use clawd_protocol::{Config, ConnId, Effect, Fingerprint, OpId, Response, Source, Sync, To};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{Read, Seek};
@@ -17,6 +17,7 @@ use std::thread::{self, JoinHandle};
 use tempfile::TempDir;
 use tungstenite::protocol::{Message, WebSocket};
 
+mod legs;
 mod tls;
 
 /// Does what each text says, and writes down all that it is told.
@@ -60,6 +61,7 @@ impl StandIn {
                 hands.execute(send(To::One(conn), "bye"));
                 hands.execute(Effect::Stop);
             }
+            "dial" | "say" | "hang" => self.on_leg(verb, rest, hands),
             _ => panic!("unknown: {text}"),
         }
     }
@@ -73,6 +75,10 @@ impl Core for StandIn {
             Input::Requested { head, .. } => format!("Requested {}", head.is_ok()),
             Input::Broke { fault, .. } => format!("Broke {fault:?}"),
             Input::Flushed { bytes, .. } => format!("Flushed {bytes}"),
+            Input::Opened { source: Source::Relay(from), .. } => format!("Opened {from:?}"),
+            Input::Dialed { leg, result } => format!("Dialed {leg} {result:?}"),
+            Input::Heard { leg, text } => format!("Heard {leg} {text}"),
+            Input::HungUp { leg } => format!("HungUp {leg}"),
             other => {
                 let debug = format!("{other:?}");
                 debug.split(' ').next().unwrap_or_default().to_owned()
