@@ -140,26 +140,36 @@ impl<S: Read + Write> Tunnel<S> {
     /// What comes is none, or is too long; or the stream below fails.
     pub fn read_text(&mut self) -> io::Result<String> {
         loop {
-            let Some((header, start, length)) = self.next_header()? else {
-                return Err(ErrorKind::UnexpectedEof.into());
-            };
-            if header.opcode != OpCode::Data(Data::Text) {
-                match self.take_aside()? {
-                    Aside::Done => continue,
-                    Aside::None => return Err(broken("bytes before the stream has begun")),
-                    Aside::End => return Err(ErrorKind::UnexpectedEof.into()),
-                }
+            match self.try_text() {
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(Some(text)) => return Ok(text),
+                Err(error) => return Err(error),
             }
-            check(&header)?;
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            if !header.is_final || length > TEXT_BYTES_MAX {
-                return Err(broken("a text message that is too long"));
-            }
-            self.await_bytes(start + length)?;
-            let text = self.rest()[start..start + length].to_vec();
-            self.consume(start + length);
-            return String::from_utf8(text).map_err(|_| broken("text that is not UTF-8"));
         }
+    }
+
+    /// `None`: something else came before it.
+    fn try_text(&mut self) -> io::Result<Option<String>> {
+        let Some((header, start, length)) = self.next_header()? else {
+            return Err(ErrorKind::UnexpectedEof.into());
+        };
+        if header.opcode != OpCode::Data(Data::Text) {
+            return match self.take_aside()? {
+                Aside::Done => Ok(None),
+                Aside::None => Err(broken("bytes before the stream has begun")),
+                Aside::End => Err(ErrorKind::UnexpectedEof.into()),
+            };
+        }
+        check(&header)?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if !header.is_final || length > TEXT_BYTES_MAX {
+            return Err(broken("a text message that is too long"));
+        }
+        self.await_bytes(start + length)?;
+        let text = self.rest()[start..start + length].to_vec();
+        self.consume(start + length);
+        String::from_utf8(text).map(Some).map_err(|_| broken("text that is not UTF-8"))
     }
 
     /// Ends our side. The peer may still send, until it ends its own.

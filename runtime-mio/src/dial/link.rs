@@ -2,12 +2,16 @@
 //!
 //! Owns the difference between the two; refuses to know whether the stream below blocks. An error of
 //! [`WouldBlock`](io::ErrorKind::WouldBlock) changes nothing. TLS may hold back what was written: as long as
-//! [`flush`](Write::flush) fails, not all of it has left. It never keeps a read from going on.
+//! [`flush`](Write::flush) fails, not all of it has left. It never keeps a read from going on,
+//! and one that is [`Interrupted`](io::ErrorKind::Interrupted) is to be made again.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 
 use rustls::ClientConnection;
+
+/// So many pieces of TLS of which nothing comes are taken in one read, before others have their turn.
+const PIECES_PER_READ: usize = 64;
 
 /// The stream, over a connected `T`.
 pub struct Link<T> {
@@ -82,13 +86,14 @@ impl<T: Read + Write> Link<T> {
 
 impl<T: Read + Write> Read for Link<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
+        for _ in 0..PIECES_PER_READ {
             let Some(tls) = &mut self.tls else { return self.tcp.read(buffer) };
             match tls.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.take_in()?,
                 read => return read,
             }
         }
+        Err(ErrorKind::Interrupted.into())
     }
 }
 

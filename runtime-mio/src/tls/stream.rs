@@ -23,6 +23,9 @@ use rustls::{ClientConfig, ClientConnection, Connection, Error, ServerConfig, Se
 /// What is taken at once and may wait for the stream below: the plaintext of the largest record (RFC 8446, 5.1). Less
 /// would cost more records, more would be memory that a stalled peer holds.
 const RECORD_BYTES: usize = 16 * 1024;
+/// So many pieces are taken from the stream below in one read, before others have their turn: each costs work, also when
+/// nothing comes of it.
+const PIECES_PER_READ: usize = 1024;
 
 /// One side of a TLS connection over `S`.
 pub struct TlsStream<S> {
@@ -32,6 +35,8 @@ pub struct TlsStream<S> {
     fault: Option<Error>,
     has_announced: bool,
     has_ended: bool,
+    /// The last read was cut short: the stream below may have more.
+    is_cut: bool,
 }
 
 impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
@@ -69,7 +74,7 @@ impl<S> TlsStream<S> {
     pub fn over(io: S, tls: impl Into<Connection>) -> Self {
         let mut tls = tls.into();
         tls.set_buffer_limit(Some(RECORD_BYTES));
-        Self { io, tls, fault: None, has_announced: false, has_ended: false }
+        Self { io, tls, fault: None, has_announced: false, has_ended: false, is_cut: false }
     }
 
     /// The stream below.
@@ -94,11 +99,11 @@ impl<S> TlsStream<S> {
         self.tls.wants_write()
     }
 
-    /// Whether a read would say something at once, without the stream below: bytes, the end, or a fault.
+    /// Whether a read may say something at once, without an event of the stream below: bytes, the end, or a fault.
     #[must_use]
     pub fn has_unread(&mut self) -> bool {
         let would_block = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        self.fault.is_some() || !self.tls.reader().fill_buf().is_err_and(would_block)
+        self.is_cut || self.fault.is_some() || !self.tls.reader().fill_buf().is_err_and(would_block)
     }
 
     /// The key that the peer has shown and proved to have; nothing before the handshake is over.
@@ -169,7 +174,8 @@ impl<S: Read + Write> TlsStream<S> {
 impl<S: Read + Write> Read for TlsStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
-        loop {
+        self.is_cut = false;
+        for _ in 0..PIECES_PER_READ {
             filled += self.take_read(&mut buffer[filled..]);
             if filled == buffer.len() {
                 return Ok(filled);
@@ -177,7 +183,7 @@ impl<S: Read + Write> Read for TlsStream<S> {
             match self.advance() {
                 Ok(true) => {}
                 Ok(false) => return Ok(filled),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
                 Err(error) => {
                     // It is told by the next call.
                     filled += self.take_read(&mut buffer[filled..]);
@@ -185,6 +191,9 @@ impl<S: Read + Write> Read for TlsStream<S> {
                 }
             }
         }
+        self.is_cut = true;
+        filled += self.take_read(&mut buffer[filled..]);
+        if filled > 0 { Ok(filled) } else { Err(io::ErrorKind::Interrupted.into()) }
     }
 }
 

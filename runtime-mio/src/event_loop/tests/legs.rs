@@ -1,6 +1,9 @@
 //! The loop and its legs to a relay.
 
+mod front;
+
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use clawd_protocol::{Dial, LegId, Purpose};
 use rustls::{ClientConnection, StreamOwned};
@@ -27,7 +30,7 @@ impl StandIn {
 /// What `PORT control|tunnel` stands for.
 fn to(what: &str) -> Dial {
     let (port, purpose) = what.split_once(' ').unwrap();
-    let relay = format!("ws://127.0.0.1:{port}").parse().unwrap();
+    let relay = format!("{}://127.0.0.1:{port}", front::scheme()).parse().unwrap();
     let purpose = match purpose {
         "control" => Purpose::Control,
         _ => Purpose::Tunnel { from: Some([192, 0, 2, 7].into()) },
@@ -45,7 +48,7 @@ struct Relay {
 impl Relay {
     fn start(server: &Server) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let port = front::port_before(listener.local_addr().unwrap().port());
         Self { listener, port, owner: RefCell::new(server.client()) }
     }
 
