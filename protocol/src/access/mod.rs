@@ -6,7 +6,7 @@ mod devices;
 pub(crate) mod doorstep;
 mod entry;
 mod hearing;
-mod limiter;
+pub(crate) mod limiter;
 mod pairing;
 mod pairing_calls;
 mod pairing_confirm;

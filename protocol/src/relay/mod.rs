@@ -11,6 +11,7 @@
 
 pub mod control;
 pub mod pin;
+pub mod rendezvous;
 mod url;
 
 pub use url::{NoRelayUrl, RelayUrl};

@@ -19,7 +19,7 @@ use crate::contract::effect::Response;
 use crate::contract::error::HeadFault;
 use crate::contract::input::{Head, Source};
 
-mod fields;
+pub(crate) mod fields;
 
 use fields::Fields;
 
@@ -320,7 +320,7 @@ pub(crate) fn unauthorized() -> Response {
     }
 }
 
-fn bad_request(body: &'static str) -> Response {
+pub(crate) fn bad_request(body: &'static str) -> Response {
     refusal(400, "Bad Request", body)
 }
 
@@ -329,7 +329,7 @@ fn forbidden(body: &'static str) -> Response {
 }
 
 /// Refusals are fixed texts, so that nothing of a peer's can come back in one.
-fn refusal(status: u16, reason: &'static str, body: &'static str) -> Response {
+pub(crate) fn refusal(status: u16, reason: &'static str, body: &'static str) -> Response {
     Response {
         status,
         reason,

@@ -12,12 +12,12 @@ use crate::contract::effect::Response;
 
 /// What matters of the headers.
 #[derive(Debug, Default)]
-pub(super) struct Fields<'a> {
-    pub(super) host: Option<&'a [u8]>,
+pub(crate) struct Fields<'a> {
+    pub(crate) host: Option<&'a [u8]>,
     pub(super) origin: Option<&'a [u8]>,
     /// A body, or the wish to send one.
-    pub(super) has_body: bool,
-    pub(super) is_proxied: bool,
+    pub(crate) has_body: bool,
+    pub(crate) is_proxied: bool,
     authorization: Option<&'a [u8]>,
     upgrade: Option<&'a [u8]>,
     key: Option<&'a [u8]>,
@@ -30,7 +30,7 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Sorts the headers. Refused are malformed ones and those that came twice and must not: where two parsers could
     /// disagree about which one counts, somebody can hide one behind the other (B4).
-    pub(super) fn of(headers: &[(&'a str, &'a [u8])]) -> Result<Self, Response> {
+    pub(crate) fn of(headers: &[(&'a str, &'a [u8])]) -> Result<Self, Response> {
         let mut fields = Self::default();
         for (name, value) in headers {
             if name.is_empty() || !name.bytes().all(is_token) || !value.iter().all(is_text) {
@@ -77,7 +77,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Half a handshake is one too, and refused as such rather than taken for a plain GET.
-    pub(super) fn wants_upgrade(&self) -> bool {
+    pub(crate) fn wants_upgrade(&self) -> bool {
         self.upgrade.is_some()
             || self.connection_has_upgrade
             || self.key.is_some()
@@ -85,7 +85,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The key of a complete handshake.
-    pub(super) fn handshake_key(&self) -> Result<String, Response> {
+    pub(crate) fn handshake_key(&self) -> Result<String, Response> {
         let is_websocket =
             self.upgrade.is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
         if !is_websocket || !self.connection_has_upgrade {
