@@ -13,6 +13,7 @@ pub(crate) use approvals::{Approvals, Approve, Deny};
 pub(crate) use audit::{Audit, AuditList};
 pub(crate) use daemon::{Logs, Provider, Serve};
 pub(crate) use policy::{Policy, PolicyTest};
+pub(crate) use relay::{Relay, RelayServe};
 pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop, Tail};
 
 mod access;
@@ -20,6 +21,7 @@ mod approvals;
 mod audit;
 mod daemon;
 mod policy;
+mod relay;
 mod sessions;
 
 const TEMPLATE: &str = "\
@@ -31,7 +33,7 @@ Getting going   up, pair
 Sessions        run, send, tail, attach, stop <session>, pause, resume, open, session
 Approvals       approvals, approve, deny, policy, audit
 Access          device, token
-Daemon          serve, start, stop, status, logs, provider
+Daemon          serve, start, stop, status, logs, provider, relay
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
 
 Try: clawd up
@@ -196,6 +198,9 @@ rpc: session.list")]
     /// Say which agent CLIs can be used
     #[command(subcommand)]
     Provider(Provider),
+    /// Run a relay of your own
+    #[command(subcommand)]
+    Relay(Relay),
     /// Say which clawd this is
     Version,
     /// Explain a command or a topic: environment, exit-codes, files

@@ -24,6 +24,10 @@ use crate::home::{Home, shorten};
 use crate::log;
 use crate::render::time;
 
+mod relay;
+
+pub(crate) use relay::serve_relay;
+
 /// Names of the files that the CLI must know, in the data directory.
 pub(crate) const SOCKET: &str = "clawd.sock";
 pub(crate) const TOKEN: &str = "auth_token";

@@ -3,14 +3,13 @@
 //! Owns the one match over everything that the core may want; refuses to know why it wants it. Effects on connections
 //! that are gone, and on those that are ending, are dropped: the core learns of the end by `Closed`.
 
-use std::io::Write as _;
 use std::rc::Rc;
 
 use clawd_protocol::{Answer, AskId, ConnId, Effect, Input, Question, Response, To};
-use tungstenite::handshake::derive_accept_key;
 
 use crate::connection::Phase;
 use crate::hands::{Hands, Order};
+use crate::head;
 use crate::outbox::COPY_BYTES_MAX;
 use crate::websocket::{self, Decoder};
 
@@ -101,19 +100,7 @@ impl Hands {
         if connection.is_ending || matches!(connection.phase, Phase::Open(_)) {
             return;
         }
-        let Response { status, reason, content_type, header, body } = response;
-        let to = connection.outbox.tail(0);
-        // Writing into a `Vec` does not fail.
-        let _ = write!(
-            to,
-            "HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\n\
-             Content-Length: {}\r\nConnection: close\r\n",
-            body.len()
-        );
-        if let Some((name, value)) = header {
-            let _ = write!(to, "{name}: {value}\r\n");
-        }
-        let _ = write!(to, "\r\n{body}");
+        head::put_response(connection.outbox.tail(0), response);
         self.end(conn);
     }
 
@@ -123,12 +110,7 @@ impl Hands {
             return;
         }
         connection.phase = Phase::Open(Decoder::new(message_bytes_max));
-        let _ = write!(
-            connection.outbox.tail(0),
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: {}\r\n\r\n",
-            derive_accept_key(key.as_bytes())
-        );
+        head::put_upgrade(connection.outbox.tail(0), key);
         self.mark_dirty(conn);
         self.mark_unfinished(conn);
     }

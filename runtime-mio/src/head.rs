@@ -1,4 +1,4 @@
-//! Bytes to a request head (RFC 9112), strictly.
+//! Bytes to a request head (RFC 9112), strictly, and the answer to bytes.
 //!
 //! Owns everything about a head that is about bytes; refuses to know what a head means: paths, hosts, origins and
 //! methods are the core's. [`scan`] looks at every byte once, however slowly they come, and finds the end of the head
@@ -8,7 +8,10 @@
 //! parsers read differently, folded lines, and control characters anywhere. So a stranger who speaks something else gets
 //! its answer at once and not at a deadline.
 
-use clawd_protocol::{Head, HeadFault, Limits};
+use std::io::Write as _;
+
+use clawd_protocol::{Head, HeadFault, Limits, Response};
+use tungstenite::handshake::derive_accept_key;
 
 /// What the bytes so far amount to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +67,33 @@ pub(crate) fn parse<T>(
     let headers: Vec<_> =
         request.headers.iter().map(|header| (header.name, header.value)).collect();
     look(Ok(Head { method, target, minor, headers: &headers }))
+}
+
+/// Appends a whole answer, the last on its connection.
+pub(crate) fn put_response(to: &mut Vec<u8>, response: &Response) {
+    let Response { status, reason, content_type, header, body } = response;
+    // Writing into a `Vec` does not fail.
+    let _ = write!(
+        to,
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n",
+        body.len()
+    );
+    if let Some((name, value)) = header {
+        let _ = write!(to, "{name}: {value}\r\n");
+    }
+    let _ = write!(to, "\r\n{body}");
+}
+
+/// Appends the answer to a WebSocket handshake with this key.
+pub(crate) fn put_upgrade(to: &mut Vec<u8>, key: &str) {
+    // Writing into a `Vec` does not fail.
+    let _ = write!(
+        to,
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        derive_accept_key(key.as_bytes())
+    );
 }
 
 #[cfg(test)]

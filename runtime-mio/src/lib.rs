@@ -12,6 +12,7 @@
 //! | [`tls`] | keys, and TLS to them |
 //! | [`tunnel`] | a byte stream inside of a WebSocket |
 //! | [`dial`] | connections to a relay |
+//! | [`relay`] | another loop: a relay, which needs nothing of the rest |
 //! | [`worker`] | questions that block |
 //! | `event_loop` | the order of things in a turn |
 //! | `execute`, `hands` | effects |
@@ -26,6 +27,7 @@ pub mod dial;
 pub mod files;
 pub mod guard;
 pub mod process;
+pub mod relay;
 pub mod store;
 pub mod tls;
 pub mod tunnel;

@@ -20,9 +20,9 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 /// The longest header: two bytes, eight of length, four of mask (RFC 6455, section 5.2).
-const HEADER_BYTES_MAX: usize = 14;
+pub(crate) const HEADER_BYTES_MAX: usize = 14;
 /// The longest payload of a control frame (section 5.5).
-const CONTROL_BYTES_MAX: u64 = 125;
+pub(crate) const CONTROL_BYTES_MAX: u64 = 125;
 /// Nobody honest cuts a message into more pieces; each piece costs us work however small it is.
 const FRAGMENTS_MAX: u16 = 1024;
 /// What a close says whose code must not be on the wire (section 7.4.1).
@@ -256,8 +256,8 @@ impl Decoder {
     }
 }
 
-/// Section 7.1.5: nothing, or a code that may be on the wire and a reason in UTF-8.
-fn on_close(payload: &[u8]) -> Decoded<'static> {
+/// What a close frame says. Section 7.1.5: nothing, or a code that may be on the wire and a reason in UTF-8.
+pub(crate) fn on_close(payload: &[u8]) -> Decoded<'static> {
     match payload {
         [] => Decoded::Close(None),
         [high, low, reason @ ..] if str::from_utf8(reason).is_ok() => {
@@ -272,7 +272,7 @@ fn on_close(payload: &[u8]) -> Decoded<'static> {
     }
 }
 
-/// Section 5.3, eight bytes at a time.
+/// Puts the mask on, or takes it off. Section 5.3, eight bytes at a time.
 pub(crate) fn mask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use clawd_protocol::text::visible_line;
 use serde_json::Value;
 
-use crate::args::{Cli, Command, Stop};
+use crate::args::{Cli, Command, Relay, Stop};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
@@ -26,6 +26,7 @@ mod pair;
 mod policy;
 mod provider;
 mod question;
+mod relay_serve;
 mod run;
 mod send;
 mod serve;
@@ -68,6 +69,7 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Deny(args)) => approve::deny(&there()?, screen, &args),
         Some(Command::Logs(args)) => logs::logs(&cli.global, screen, &args),
         Some(Command::Provider(args)) => provider::provider(&there()?, screen, &args),
+        Some(Command::Relay(Relay::Serve(args))) => relay_serve::serve(screen, &args),
         Some(Command::Version) => help::version(screen),
         Some(Command::Help { topic }) => help::help(&topic, screen),
     }

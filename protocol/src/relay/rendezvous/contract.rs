@@ -74,7 +74,7 @@ pub enum Input<'a> {
     Moved {
         /// The leg.
         conn: ConnId,
-        /// Bytes of payload.
+        /// Bytes, as they were passed on.
         bytes: u64,
     },
     /// The connection is over: its peer ended it and all it sent was passed on, or it was closed as we wanted.
