@@ -22,6 +22,7 @@ pub mod machine;
 pub mod net;
 pub mod plan;
 pub mod policy;
+pub mod relay;
 pub mod store;
 pub mod story;
 pub mod trace;

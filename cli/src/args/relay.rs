@@ -13,12 +13,10 @@ pub(crate) enum Relay {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  clawd relay serve --bind 0.0.0.0:443 --host relay.example.org \\
-      --tls-cert cert.pem --tls-key key.pem
+  clawd relay serve --bind 0.0.0.0:443 --host relay.example.org --tls-cert c.pem --tls-key k.pem
   clawd relay serve --host relay.example.org --trust-proxy     behind nginx on this machine
 
-It needs no data directory. GET /health says that it runs; GET /metrics, from this machine only,
-how much. Daemons are told by their owner: relay.url in config.toml.")]
+GET /health says that it runs; GET /metrics, from this machine only, how much.")]
 pub(crate) struct RelayServe {
     /// Where to listen [default: 127.0.0.1:4400]
     #[arg(long, id = "bind", value_name = "ADDR:PORT")]
