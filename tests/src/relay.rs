@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use clawd_protocol::relay::control::signed;
 use clawd_runtime_mio::tls::Identity;
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::http::Response;
@@ -82,8 +83,8 @@ impl Relay {
 
 /// A WebSocket to a relay: a control connection or a leg.
 #[derive(Debug)]
-pub struct Leg {
-    socket: WebSocket<TcpStream>,
+pub struct Leg<S = TcpStream> {
+    socket: WebSocket<S>,
     /// Bytes that came and nobody has read.
     inbox: Bytes,
 }
@@ -101,13 +102,35 @@ impl Leg {
     ///
     /// # Errors
     /// The status; zero if the connection ended instead.
-    ///
-    /// # Panics
-    /// If the path is none.
     pub fn open_with(port: u16, path: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(|_| 0_u16)?;
         stream.set_nodelay(true).and(stream.set_read_timeout(Some(PATIENCE))).map_err(|_| 0_u16)?;
-        let url = format!("ws://127.0.0.1:{port}{path}").parse().expect("a path");
+        Self::over(stream, path, headers)
+    }
+
+    /// The socket below.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        self.socket.get_ref()
+    }
+
+    /// Gives the socket out, when what is said is known to be whole.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+}
+
+impl<S: Read + Write> Leg<S> {
+    /// Asks for `path` on a stream that is up.
+    ///
+    /// # Errors
+    /// The status; zero if the connection ended instead.
+    ///
+    /// # Panics
+    /// If the path is none.
+    pub fn over(stream: S, path: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
+        let url = format!("ws://{NAME}{path}").parse().expect("a path");
         let mut request = ClientRequestBuilder::new(url);
         for (name, value) in headers {
             request = request.with_header(*name, *value);
@@ -151,18 +174,6 @@ impl Leg {
         let _ = self.socket.close(None);
         let _ = self.socket.flush();
     }
-
-    /// The socket below.
-    #[must_use]
-    pub fn stream(&self) -> &TcpStream {
-        self.socket.get_ref()
-    }
-
-    /// Gives the socket out, when what is said is known to be whole.
-    #[must_use]
-    pub fn into_stream(self) -> TcpStream {
-        self.socket.into_inner()
-    }
 }
 
 fn failed(error: Error) -> io::Error {
@@ -173,7 +184,7 @@ fn failed(error: Error) -> io::Error {
 }
 
 /// The stream that comes out; zero bytes are its end, said by a close.
-impl Read for Leg {
+impl<S: Read + Write> Read for Leg<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.inbox.is_empty() {
             match self.socket.read().map_err(failed)? {
@@ -190,7 +201,7 @@ impl Read for Leg {
 }
 
 /// The stream that goes in: one message for each write.
-impl Write for Leg {
+impl<S: Read + Write> Write for Leg<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.send(bytes).map(|()| bytes.len())
     }
@@ -255,14 +266,14 @@ impl Host {
         self.meet_with(&[])
     }
 
-    /// As [`Self::meet`], with more headers of the client.
+    /// As [`Self::meet`], with more headers of both.
     ///
     /// # Panics
     /// If the relay does not bring them together.
     pub fn meet_with(&mut self, headers: &[(&str, &str)]) -> (Leg, Leg) {
         let path = format!("/v1/connect/{}", self.id);
         let mut client = Leg::open_with(self.port, &path, headers).expect("an upgrade");
-        let daemon = self.accept().expect("an invitation that is good");
+        let daemon = self.accept_with(headers).expect("an invitation that is good");
         let answer = client.text();
         assert_eq!(answer, Some(json!({"type": "connected"})));
         (client, daemon)
@@ -273,8 +284,12 @@ impl Host {
     /// # Errors
     /// The HTTP status of the refusal.
     pub fn accept(&mut self) -> Result<Leg, u16> {
+        self.accept_with(&[])
+    }
+
+    fn accept_with(&mut self, headers: &[(&str, &str)]) -> Result<Leg, u16> {
         let ticket = self.ticket().ok_or(0_u16)?;
-        Leg::open(self.port, &format!("/v1/accept/{}/{ticket}", self.id))
+        Leg::open_with(self.port, &format!("/v1/accept/{}/{ticket}", self.id), headers)
     }
 
     /// Waits for an invitation.
@@ -299,22 +314,7 @@ pub fn registration(identity: &Identity, nonce: &str, name: &str) -> Value {
     json!({
         "type": "register",
         "daemonId": daemon.to_string(),
-        "publicKey": base64url(identity.public_key()),
-        "signature": base64url(&signature),
+        "publicKey": BASE64URL_NOPAD.encode(identity.public_key()),
+        "signature": BASE64URL_NOPAD.encode(&signature),
     })
-}
-
-/// Base64url without padding (RFC 4648, section 5).
-#[must_use]
-pub fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for block in bytes.chunks(3) {
-        let bits = block.iter().fold(0_usize, |bits, &byte| bits << 8 | usize::from(byte));
-        let bits = bits << (8 * (3 - block.len()));
-        for digit in 0..=block.len() {
-            text.push(char::from(DIGITS[bits >> (18 - 6 * digit) & 63]));
-        }
-    }
-    text
 }

@@ -6,10 +6,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clawd_runtime_mio::tls::Identity;
+use clawd_runtime_mio::tls::{Identity, Trusted, client_config, server_name};
 use clawd_tests::daemon::{PATIENCE, Raw, Site, wait_until, write_private};
-use clawd_tests::relay::{Host, Leg, NAME, Relay, base64url, registration};
+use clawd_tests::relay::{Host, Leg, NAME, Relay, registration};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use rcgen::{CertificateParams, KeyPair};
 use rustix::process::Signal;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 fn identity() -> Identity {
@@ -118,7 +121,7 @@ fn g5_wrong_registrations_are_refused() {
     });
     refused("another's signature", &|nonce, mut message| {
         let text = format!("clawd-relay-register-v1\0{nonce}\0{NAME}\0{}", one.fingerprint());
-        message["signature"] = json!(base64url(&other.sign(text.as_bytes()).unwrap()));
+        message["signature"] = json!(BASE64URL_NOPAD.encode(&other.sign(text.as_bytes()).unwrap()));
         message
     });
     refused("replayed", &|_, _| registration(&one, "another nonce", NAME));
@@ -343,4 +346,62 @@ fn an_idle_socket_without_a_request_is_closed() {
     let mut silent = TcpStream::connect(("127.0.0.1", relay.port)).unwrap();
     silent.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// A WebSocket in TLS, to whoever has the port.
+fn secure(port: u16, path: &str) -> Leg<Tls> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let config = client_config(Trusted::AnyKey, None).unwrap();
+    let tls = ClientConnection::new(config, server_name()).unwrap();
+    Leg::over(StreamOwned::new(tls, stream), path, &[]).expect("an upgrade")
+}
+
+#[test]
+fn with_a_certificate_everything_is_the_same_and_nothing_is_plain() {
+    let site = Site::new();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap();
+    let (chain, private) = (site.data().join("chain.pem"), site.data().join("key.pem"));
+    for (path, label, der) in [
+        (&chain, "CERTIFICATE", &certificate.der()[..]),
+        (&private, "PRIVATE KEY", key.serialized_der()),
+    ] {
+        let text = BASE64.encode(der);
+        let pem = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
+        write_private(path, pem.as_bytes());
+    }
+    let flags = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", private.to_str().unwrap()];
+    let relay = Relay::start(&flags);
+    let daemon = identity();
+    let id = daemon.fingerprint();
+    let mut control = secure(relay.port, &format!("/v1/host/{id}"));
+    let nonce = control.text().expect("a challenge")["nonce"].as_str().unwrap().to_owned();
+    control.say(&registration(&daemon, &nonce, "localhost"));
+    assert_eq!(control.text().expect("an answer")["type"], "registered");
+    let mut client = secure(relay.port, &format!("/v1/connect/{id}"));
+    let invitation = control.text().expect("an invitation");
+    let ticket = invitation["ticket"].as_str().unwrap();
+    assert_eq!(invitation["from"], "127.0.0.1");
+    let mut leg = secure(relay.port, &format!("/v1/accept/{id}/{ticket}"));
+    assert_eq!(client.text(), Some(json!({"type": "connected"})));
+    let bytes = noise(6, 3_000_000);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| take(&mut leg, bytes.len()));
+        pour(&mut client, &bytes);
+        assert!(reader.join().unwrap() == bytes);
+    });
+    leg.send(b"and back").unwrap();
+    assert_eq!(take(&mut client, 8), b"and back");
+    client.close();
+    assert_eq!(leg.read(&mut [0]).unwrap(), 0);
+    assert!(!get(&relay, "/health").contains("HTTP/1.1"), "plain");
+    let mut flags = flags;
+    flags[3] = chain.to_str().unwrap();
+    let (exit, _, said) = site.run(&[&["relay", "serve"][..], &flags].concat());
+    assert_eq!(exit, Some(2), "{said}");
+    assert!(said.contains("chain.pem"), "no key in it: {said}");
 }

@@ -12,39 +12,7 @@
 //! | `door` | the listener |
 //! | `certificate` | TLS for `wss` |
 //!
-//! # More than one, and nginx in front
-//!
-//! The id is in the path, so nodes share nothing: a balancer that hashes the path's last but one part brings a daemon and
-//! all who want to talk to it to the same node. A node that dies takes its streams along and nothing else; its daemons
-//! register again, elsewhere.
-//!
-//! ```text
-//! map $uri $relay_id {
-//!     ~^/v1/(?:host|connect|accept)/(?<id>[a-z2-7]{52})(?:/|$) $id;
-//! }
-//! upstream relay {
-//!     hash $relay_id consistent;
-//!     server 127.0.0.1:4400 max_fails=1 fail_timeout=2s;
-//!     server 127.0.0.1:4401 max_fails=1 fail_timeout=2s;
-//! }
-//! server {
-//!     listen 443 ssl;
-//!     ssl_protocols TLSv1.3;
-//!     location /v1/ {
-//!         proxy_pass http://relay;
-//!         proxy_http_version 1.1;
-//!         proxy_set_header Upgrade $http_upgrade;
-//!         proxy_set_header Connection upgrade;
-//!         proxy_set_header Host $host;
-//!         proxy_set_header X-Forwarded-For $remote_addr;
-//!         proxy_read_timeout 1h;
-//!         proxy_buffering off;
-//!     }
-//! }
-//! ```
-//!
-//! Each node runs as `clawd relay serve --bind 127.0.0.1:4400 --host NAME --trust-proxy`. `/metrics` is for programs on the
-//! node's own machine that come straight to it; a proxy that says for whom it asks does not get it.
+#![doc = include_str!("nginx.md")]
 
 use std::error::Error;
 use std::fmt;

@@ -59,7 +59,7 @@ fn drain(end: &mut End) -> bool {
 /// Copies from one end to the other until there is no more or no room.
 fn pump(ends: &mut [End], from: usize, buffer: &mut [u8]) {
     let to = from ^ 1;
-    while to < ends.len() && ends[from].is_open && ends[to].rest.is_empty() {
+    while from.max(to) < ends.len() && ends[from].is_open && ends[to].rest.is_empty() {
         match ends[from].socket.read(buffer) {
             Ok(0) => ends[from].is_open = false,
             Ok(len) => {
