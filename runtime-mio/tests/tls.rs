@@ -164,6 +164,29 @@ fn g1_a_certificate_without_its_key_is_worth_nothing() {
 }
 
 #[test]
+fn g1_a_server_that_speaks_older_tls_only_hears_nothing_but_the_refusal() {
+    let (daemon, _, _) = three();
+    let pipe = Pipe::default();
+    let config = client_config(Trusted::Key(daemon.fingerprint()), None).unwrap();
+    let mut device = TlsStream::client(pipe.clone(), &config, server_name()).unwrap();
+    device.flush_pending().unwrap();
+    let hello: Vec<u8> = pipe.0.borrow_mut().there.drain(..).collect();
+    // A ServerHello of TLS 1.2: our own session id back, ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, no extensions.
+    let session_id = &hello[43..43 + 33];
+    assert_eq!(session_id[0], 32);
+    let body = [&[3, 3][..], &[7; 32], session_id, &[0xc0, 0x2b, 0, 0, 0]].concat();
+    let length = u8::try_from(body.len()).unwrap();
+    let answer = [&[0x16, 3, 3, 0, length + 4, 2, 0, 0, length], &body[..]].concat();
+    pipe.0.borrow_mut().back.extend(answer);
+    let error = device.read(&mut [0; 100]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    assert_eq!(device.write(b"secret").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let said: Vec<u8> = pipe.0.borrow_mut().there.drain(..).collect();
+    // Fatal: protocol_version.
+    assert_eq!(said, [0x15, 3, 3, 0, 2, 2, 70], "{error}");
+}
+
+#[test]
 fn g1_an_expired_or_newly_signed_certificate_of_the_same_key_is_fine() {
     let (daemon, _, authority) = three();
     let wanted = Trusted::Key(daemon.fingerprint());

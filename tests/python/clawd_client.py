@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import ssl
 from typing import Any, Callable
 
 import websockets
@@ -48,9 +49,12 @@ class Client:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, port: int, token: str | None = None) -> "Client":
+    async def open(
+        cls, port: int, token: str | None = None, tls: ssl.SSLContext | None = None
+    ) -> "Client":
         """Connects and, with a token, authenticates."""
-        client = cls(await connect(f"ws://127.0.0.1:{port}/", compression=None, max_size=8 << 20))
+        url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}/"
+        client = cls(await connect(url, compression=None, max_size=8 << 20, ssl=tls))
         if token is not None:
             await client.call("daemon.auth", token=token)
         return client

@@ -6,8 +6,13 @@ Usage: e2e.py CLAWD SCRIPTED_CLAUDE. Prints each check, then `N passed, M failed
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 import os
 import re
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -181,6 +186,64 @@ async def check_a_device(site: Site) -> None:
             await refused(-32004, late.call("daemon.auth", token=device["device_token"]))
 
 
+# What a P-256 public key begins with in DER, up to its 65 bytes (RFC 5480, section 2.1.1.1).
+P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
+
+
+def pinned(port: int, daemon_id: str) -> ssl.SSLContext:
+    """TLS to the daemon with this id and to nobody else."""
+    pem = ssl.get_server_certificate(("127.0.0.1", port))
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    at = der.index(P256)
+    key = hashlib.sha256(der[at : at + len(P256) + 65]).digest()
+    assert base64.b32encode(key).decode().rstrip("=").lower() == daemon_id
+    context = ssl.create_default_context(cadata=pem)
+    context.check_hostname = False
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    return context
+
+
+async def check_a_device_over_tls(site: Site) -> None:
+    async with await site.owner() as owner:
+        window = await owner.call("daemon.pairPin", role="full", confirm=False)
+        shown = json.loads(window["qrPayload"])
+        tls = pinned(site.port, shown["daemonId"])
+        async with await Client.open(site.port, tls=tls) as tablet:
+            device = await tablet.call(
+                "device.pair",
+                pairingId=shown["pairingId"],
+                ticket=shown["ticket"],
+                name="my tablet",
+                platform="android",
+            )
+        async with await Client.open(site.port, device["device_token"], tls) as tablet:
+            session = await new_session(tablet, site)
+            await tablet.call("session.sendMessage", sessionId=session, content="stream 300")
+            await tablet.event("session.statusChanged", lambda event: event["status"] == "idle")
+            history = await tablet.call("session.getMessages", sessionId=session)
+            assert [entry["role"] for entry in history] == ["user", "assistant"]
+            assert await owner.call("device.revoke", id=device["device_id"]) == {"revoked": True}
+            assert await tablet.closed(1) == 1008
+    async with await Client.open(site.port, tls=tls) as thief:
+        await refused(-32004, thief.call("daemon.auth", token=site.token))
+
+
+async def check_older_tls(site: Site) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", site.port)) as plain:
+        with context.wrap_socket(plain) as secure:
+            assert secure.version() == "TLSv1.3" and not secure.session_reused
+            assert secure.session is None or not secure.session.has_ticket
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_connection(("127.0.0.1", site.port)) as plain:
+        try:
+            context.wrap_socket(plain)
+            raise AssertionError("TLS 1.2 was spoken")
+        except ssl.SSLError as error:
+            assert error.reason == "TLSV1_ALERT_PROTOCOL_VERSION", error
+
+
 async def check_shutdown(site: Site) -> None:
     async with await site.owner() as client:
         assert await client.call("daemon.shutdown") == {}
@@ -195,6 +258,8 @@ CHECKS: list[Callable[[Site], Awaitable[None]]] = [
     check_a_streamed_turn,
     check_tools,
     check_a_device,
+    check_a_device_over_tls,
+    check_older_tls,
     check_shutdown,
 ]
 
