@@ -59,7 +59,8 @@ impl<C: Core> EventLoop<C> {
             Ok(0) => {
                 connection.is_at_end = true;
                 // What was queued before the peer hung up may still reach it, if it only ended its own side.
-                if !connection.is_ending || connection.outbox.is_empty() {
+                let is_told = connection.outbox.is_empty() && !connection.stream.wants_write();
+                if !connection.is_ending || is_told {
                     self.hands.drop_connection(conn);
                 }
             }

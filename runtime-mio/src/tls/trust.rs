@@ -46,12 +46,10 @@ impl WrongKey {
     /// If that is why there is no connection.
     #[must_use]
     pub fn of(error: &Error) -> Option<Self> {
-        match error {
-            Error::InvalidCertificate(CertificateError::Other(OtherError(error))) => {
-                error.downcast_ref().copied()
-            }
-            _ => None,
-        }
+        let Error::InvalidCertificate(CertificateError::Other(OtherError(why))) = error else {
+            return None;
+        };
+        why.downcast_ref().copied()
     }
 }
 
