@@ -8,6 +8,7 @@
 //! invariants what must be true after each step           trace      what happened, for people and for comparing
 //! daemon     the real binary with real sockets on a real disk, for end-to-end tests
 //! policy     what an allowed command must be, read a second time
+//! phone      a device that pairs by PIN
 //! plan       steps decoded from bytes: seeds, proptest and the fuzzer drive the same world
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod invariants;
 pub mod link;
 pub mod machine;
 pub mod net;
+pub mod phone;
 pub mod plan;
 pub mod policy;
 pub mod relay;
@@ -32,4 +34,5 @@ pub use child::{Act, Child, Script};
 pub use client::{Client, Event, RpcError};
 pub use link::{Link, Stage};
 pub use machine::{CLAUDE, Claude, Machine};
+pub use phone::Phone;
 pub use world::{Crash, LOOPBACK, LegStage, NONCE, World, signature};

@@ -15,6 +15,7 @@ const TABLE: &[(&str, &str)] = &[
     ("daemon.setName", "admin"),
     ("daemon.pairPin", "admin"),
     ("daemon.pairCancel", "admin"),
+    ("daemon.pairConfirm", "admin"),
     ("daemon.rotateToken", "owner"),
     ("daemon.setRelay", "owner"),
     ("daemon.resetIdentity", "owner"),
