@@ -29,6 +29,7 @@ echo "built ${#targets[@]} targets in $((SECONDS - begun)) s; each runs for $sha
 max_len() {
   case $1 in
     world | auth_handshake) echo 2048 ;;
+    pairing) echo 512 ;;
     *) echo 8192 ;;
   esac
 }

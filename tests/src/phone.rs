@@ -58,14 +58,31 @@ impl Phone {
     ///
     /// If the daemon's answer is none.
     pub fn begin(&self, world: &mut World, pin: &str) -> Result<Begun, RpcError> {
+        let (device, message) = self.device(pin);
+        let answer = world.call(self.client, "device.pairStart", json!({ "message": message }))?;
+        Ok(self.begun(device, message, &answer))
+    }
+
+    fn device(&self, pin: &str) -> (Device, String) {
         let mut entropy = [0; 32];
         entropy[..8].copy_from_slice(&self.client.conn.0.to_le_bytes());
-        let (device, message) = Device::start(pin, self.key, self.sees, entropy);
-        let answer = world.call(self.client, "device.pairStart", json!({ "message": message }))?;
+        Device::start(pin, self.key, self.sees, entropy)
+    }
+
+    fn begun(&self, device: Device, message: String, answer: &Value) -> Begun {
         let reply = answer["message"].as_str().expect("a message");
         let (rest, confirm) = device.finish(reply).expect("a good message");
         let id = answer["pairingId"].as_str().expect("an id").to_owned();
-        Ok(Begun { client: self.client, id, message, confirm, rest })
+        Begun { client: self.client, id, message, confirm, rest }
+    }
+
+    /// Begins a run with this PIN, if the daemon answers at once.
+    pub fn try_begin(&self, world: &mut World, pin: &str) -> Option<Begun> {
+        let (device, message) = self.device(pin);
+        let asked = world.ask(self.client, "device.pairStart", json!({ "message": message }));
+        world.settle();
+        let answer = world.answer(self.client, &asked)?.ok()?;
+        Some(self.begun(device, message, &answer))
     }
 
     /// A whole run with this PIN, if nobody is asked.

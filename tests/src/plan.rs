@@ -15,6 +15,7 @@ mod calls;
 mod dice;
 mod end;
 mod follower;
+mod pairing;
 mod peers;
 mod relay;
 mod surroundings;
@@ -30,6 +31,7 @@ use dice::Dice;
 use follower::Follower;
 
 pub use dice::bytes_of_seed;
+pub use pairing::run_pairing;
 
 /// Who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clawd_protocol::{Effect, Input, Limits, OpId, Source, Sync, To};
-use clawd_tests::plan::{Cast, Setup, bytes_of_seed, run};
+use clawd_tests::plan::{Cast, Setup, bytes_of_seed, run, run_pairing};
 use clawd_tests::policy::check_line;
 use clawd_tests::{Act, LOOPBACK, World};
 use proptest::prelude::*;
@@ -96,6 +96,13 @@ fn strangers_achieve_nothing_in_a_hundred_seeds() {
 }
 
 #[test]
+fn d5_no_device_comes_in_without_the_secret_and_a_yes() {
+    let runs = (0..150).map(|seed| run_pairing(&bytes_of_seed(seed, 300)));
+    let devices: usize = runs.map(|world| world.store.db.devices.len()).sum();
+    assert!(devices >= 50, "{devices} devices were paired: that proves nothing");
+}
+
+#[test]
 fn what_the_fuzzer_has_found_stays_found() {
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/world");
     let found: Vec<_> = std::fs::read_dir(corpus).expect("the corpus").collect();
@@ -105,6 +112,18 @@ fn what_the_fuzzer_has_found_stays_found() {
         let bytes = std::fs::read(&path).expect("a run");
         let outcome = catch_unwind(AssertUnwindSafe(|| drop(run(&bytes, &setup_named("tiny")))));
         assert!(outcome.is_ok(), "{} fails; its trace is above", path.display());
+    }
+}
+
+#[test]
+fn d5_pairings_that_the_fuzzer_begins_with_are_what_they_are_called() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/pairing/");
+    for (name, devices) in
+        [("by_pin", 1), ("said_no", 0), ("ticket", 1), ("relay", 1), ("between", 0), ("crash", 0)]
+    {
+        let bytes = std::fs::read(format!("{corpus}{name}")).expect("a run");
+        let world = run_pairing(&bytes);
+        assert_eq!(world.store.db.devices.len(), devices, "{name}:\n{}", world.trace());
     }
 }
 

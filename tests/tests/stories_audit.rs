@@ -120,7 +120,7 @@ fn h8_what_cannot_be_written_down_is_not_done() {
     world.advance(Duration::from_secs(5));
     assert!(world.children().all(|child| child.done.is_empty()), "no side effect");
     assert_eq!(waiting(&mut world, owner), tool, "it waits still");
-    let pin = world.call(owner, "daemon.pairPin", json!({})).expect("a window");
+    let pin = world.call(owner, "daemon.pairPin", json!({"confirm": false})).expect("a window");
     let stranger = world.stranger(LOOPBACK);
     let pair = json!({"pin": pin["pin"], "name": "phone", "platform": "ios"});
     assert!(world.call(stranger, "device.pair", pair).is_err(), "no device without its record");
