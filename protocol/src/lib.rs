@@ -24,15 +24,20 @@
 //!    operations, questions and children. The core ignores inputs about names that it does not know, and the runtime
 //!    ignores effects on what is gone.
 //! 7. **The first input is [`Input::Started`]**, once the listeners are up; the last effect is [`Effect::Stop`].
-//! 8. **A connection** is `Opened`, then `Requested` once, then (if it was upgraded) brings `Text`; it is `Closed` once,
-//!    also when the core closed it. After [`Effect::Close`] or [`Effect::Respond`] nothing more of it is told but that.
+//! 8. **A connection** is `Opened`, then `Secured` if it is TLS to our own key, which it must be unless it came from this
+//!    machine itself; then `Requested` once, then (if it was upgraded) brings `Text`; it is `Closed` once, also when the
+//!    core closed it. After [`Effect::Close`] or [`Effect::Respond`] nothing more of it is told but that.
 //! 9. **Each [`Effect::Store`] is answered by one [`Input::Stored`]**, in order, after all of it is durable or nothing of
 //!    it was done. Each [`Effect::Ask`] is answered by one [`Input::Answered`], in any order; a question sees the effects
 //!    of every `Store` before it.
 //! 10. **Each byte of text that is sent ends in [`Input::Flushed`] or in `Closed`**, each byte fed to a child in
 //!     [`Input::Fed`] or in `Exited`. That is the credit by which the core holds its queues to their limits.
 //! 11. **A child** is `Spawned` once; if that went well it is `Exited` once, after all its output.
-//! 12. **The runtime decides nothing.** It turns bytes into request heads and text messages, and carries out effects.
+//! 12. **A leg** that is [dialled](Effect::Dial) is `Dialed` once, no later than its timeout, also when it was hung up
+//!     meanwhile. A control leg that is there brings `Heard`, and is `HungUp` once, also when the core hung up. A tunnel
+//!     that is there is `Opened` right after, as a connection from [`Source::Relay`], and its leg is no more; one that was
+//!     hung up before never is.
+//! 13. **The runtime decides nothing.** It turns bytes into request heads and text messages, and carries out effects.
 //!
 //! # Embedding
 //!
@@ -68,6 +73,7 @@
 //! | `wire` | what bytes mean: request heads, the RPC envelope, methods, events; all leniency towards clients |
 //! | [`access`] | who may come in, and do what: tokens, devices, pairing, limits on strangers, connections |
 //! | `work` | what they came for: sessions, turns, approvals |
+//! | `link` | the daemon's own registration at a relay |
 //! | [`agent`] | what agent CLIs say, as one vocabulary |
 //! | [`policy`] | what may run without a person being asked |
 //! | `engine` | deadlines, chance, operations in flight |
@@ -79,8 +85,9 @@
 //! | [`text`] | making untrusted text safe to show |
 //! | [`wire_reference`] | the methods, errors and events, for authors of clients |
 //!
-//! Imports go one way: `daemon → work → access → engine → wire → agent, policy, audit → contract`. Leaves that everybody may
-//! use are `access::token`, the settings of `policy`, and `text`.
+//! Imports go one way: `daemon → work, link → access → engine → wire → agent, policy, audit → contract`; `work` and `link` do
+//! not know each other. Leaves that everybody may use, `contract` too, are `access::token`, the addresses, pins and words of
+//! `relay`, the settings of `policy`, and `text`.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;

@@ -8,10 +8,12 @@
 //! peers   how peers come, misbehave and go       surroundings  what agents, disk, clock and power do
 //! end     everything is released, and nothing may be left
 //! relay   what a relay does, and what the owner wants of it
+//! control  a relay alone, that says anything
 //! follower  one client that comes and goes, and hears everything
 //! ```
 
 mod calls;
+mod control;
 mod dice;
 mod end;
 mod follower;
@@ -30,6 +32,7 @@ use crate::world::World;
 use dice::Dice;
 use follower::Follower;
 
+pub use control::run_relay;
 pub use dice::bytes_of_seed;
 pub use pairing::run_pairing;
 

@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clawd_protocol::{Effect, Input, Limits, OpId, Source, Sync, To};
-use clawd_tests::plan::{Cast, Setup, bytes_of_seed, run, run_pairing};
+use clawd_tests::plan::{Cast, Setup, bytes_of_seed, run, run_pairing, run_relay};
 use clawd_tests::policy::check_line;
 use clawd_tests::{Act, LOOPBACK, World};
 use proptest::prelude::*;
@@ -125,6 +125,18 @@ fn d5_pairings_that_the_fuzzer_begins_with_are_what_they_are_called() {
         let world = run_pairing(&bytes);
         assert_eq!(world.store.db.devices.len(), devices, "{name}:\n{}", world.trace());
     }
+}
+
+#[test]
+fn what_a_relay_may_say_stays_harmless() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/relay_control");
+    let found: Vec<_> = std::fs::read_dir(corpus).expect("the corpus").collect();
+    assert!(found.len() >= 4, "the corpus is committed");
+    let of_files = found.into_iter().map(|entry| entry.expect("an entry").path());
+    let mut runs: Vec<_> = of_files.map(|path| std::fs::read(path).expect("a run")).collect();
+    runs.extend((0..200).map(|seed| bytes_of_seed(seed, 200)));
+    let registered: usize = runs.iter().map(|bytes| run_relay(bytes).registrations()).sum();
+    assert!(registered >= 30, "{registered}");
 }
 
 #[test]

@@ -142,7 +142,7 @@ pub enum Input<'a> {
         /// Its exit code; `None` when a signal ended it.
         code: Option<i32>,
     },
-    /// A connection that was dialled is there, or will never be. A tunnel is `Opened` as a connection of its own right
+    /// A connection that was dialled is there, or will never be. Once for each, also for those that were given up. A tunnel is `Opened` as a connection of its own right
     /// after, and its leg is no more.
     Dialed {
         /// The leg.

@@ -41,7 +41,7 @@ impl Run<'_> {
                 }
             }
             4 if self.dice.is_rare() => self.reset(),
-            _ => self.relay_goes_on(),
+            _ => (0..=self.dice.below(4)).for_each(|_| self.relay_goes_on()),
         }
     }
 

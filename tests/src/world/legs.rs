@@ -151,7 +151,7 @@ impl World {
         self.relay_says(leg, &registered);
         self.relay_says(leg, r#"{"type":"pong"}"#);
         self.settle();
-        self.registrations += 1;
+        self.registrations += usize::from(self.legs[&leg].stage == LegStage::Up);
         leg
     }
 
