@@ -81,6 +81,7 @@ pub fn run(bytes: &[u8], setup: &Setup) -> World {
             Cast::Everybody => run.step(),
             Cast::Strangers => run.strangers_step(),
         }
+        run.start_again();
         run.learn();
     }
     if setup.cast == Cast::Strangers {

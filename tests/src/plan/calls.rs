@@ -117,7 +117,7 @@ impl Run<'_> {
             "decision": if self.dice.below(2) == 0 { "grant" } else { "deny" },
             "scope": if self.dice.below(3) == 0 { "session" } else { "once" },
             "tool": "Bash", "input": {"command": "ls"}, "deltas": self.dice.below(2) == 0,
-            "enabled": self.sessions.len() % 3 > 0, "url": "wss://relay.example.org",
+            "enabled": !self.sessions.len().is_multiple_of(3), "url": "wss://relay.example.org",
             "after": self.dice.below(200), "token": "clawd_l_guess",
         })
     }

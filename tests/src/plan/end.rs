@@ -30,6 +30,10 @@ impl Run<'_> {
         world.fail_store(None);
         world.release_questions();
         world.release_store();
+        // The end of an identity may have waited for the disk.
+        world.advance(Duration::from_secs(10));
+        self.start_again();
+        let world = &mut self.world;
         let room = world.limits().connections_max - 1;
         for (at, conn) in world.open_links().into_iter().enumerate() {
             if at < room {

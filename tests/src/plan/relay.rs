@@ -129,6 +129,10 @@ impl Run<'_> {
         let Some(owner) = self.owner() else { return };
         self.world.ask(owner, "daemon.resetIdentity", json!({}));
         self.world.advance(Duration::from_secs(60));
+    }
+
+    /// A daemon that has ended, as it does with its identity, is started again.
+    pub(super) fn start_again(&mut self) {
         if self.world.is_stopped() {
             self.world.restart();
             self.is_held = false;
