@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use clawd_protocol::{Dial, LegId, Purpose};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ClientConnection, StreamOwned};
 use tungstenite::protocol::{Role, WebSocketConfig};
 
@@ -57,6 +58,9 @@ impl Relay {
     }
 
     fn accept_tcp(&self) -> TcpStream {
+        let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
+        let timeout = Timespec::try_from(TIMEOUT).unwrap();
+        assert_eq!(poll(&mut fds, Some(&timeout)).unwrap(), 1, "nobody came");
         let stream = self.listener.accept().unwrap().0;
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();

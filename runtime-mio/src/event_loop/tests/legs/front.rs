@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
