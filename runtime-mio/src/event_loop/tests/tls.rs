@@ -131,6 +131,22 @@ fn g4_a_peer_that_ends_without_saying_so_is_gone_and_its_last_words_were_heard()
 }
 
 #[test]
+fn an_end_that_comes_with_the_last_words_is_noticed_without_another_event() {
+    let server = Server::start();
+    let mut client = server.secure_client();
+    let tls = client.get_mut();
+    let frame = [&[0x81, 0x80 | 6, 0, 0, 0, 0][..], b"echo 1"].concat();
+    tls.conn.writer().write_all(&frame).unwrap();
+    tls.conn.send_close_notify();
+    // In one piece; and the TCP connection stays.
+    tls.conn.write_tls(&mut tls.sock).unwrap();
+    assert!(!tls.conn.wants_write());
+    server.wait("Text echo 1");
+    server.wait("Closed");
+    server.stop();
+}
+
+#[test]
 fn g2_after_a_failed_handshake_the_peer_hears_an_alert_and_nothing_in_clear() {
     let server = Server::start();
     // A record that says it is a ClientHello and is not.
