@@ -78,6 +78,15 @@ pub fn dial_with(dial: &Dial, tls: Option<Arc<ClientConfig>>) -> Result<Dialled,
     Ok(Dialled { link, tail })
 }
 
+/// A TCP connection to the first of a name's addresses that answers, all within `timeout`.
+///
+/// # Errors
+/// There is none, and why.
+pub fn tcp(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, DialFault> {
+    let deadline = Instant::now() + timeout;
+    connect(&resolve(host, port, deadline)?, deadline)
+}
+
 /// The addresses of a name. Whom we ask may take longer than we wait, and is left behind then.
 fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialFault> {
     if let Ok(address) = host.parse::<IpAddr>() {
