@@ -14,6 +14,7 @@ pub(crate) use audit::{Audit, AuditList};
 pub(crate) use daemon::{Logs, Provider, Serve};
 pub(crate) use policy::{Policy, PolicyTest};
 pub(crate) use relay::{Relay, RelayServe};
+pub(crate) use remote::{Remote, RemotePair};
 pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop, Tail};
 
 mod access;
@@ -22,6 +23,7 @@ mod audit;
 mod daemon;
 mod policy;
 mod relay;
+mod remote;
 mod sessions;
 
 const TEMPLATE: &str = "\
@@ -32,7 +34,7 @@ Usage: {usage}
 Getting going   up, pair
 Sessions        run, send, tail, attach, stop <session>, pause, resume, open, session
 Approvals       approvals, approve, deny, policy, audit
-Access          device, token
+Access          device, token, remote
 Daemon          serve, start, stop, status, logs, provider, relay
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
 
@@ -84,6 +86,17 @@ pub(crate) struct Global {
         hide_short_help = true
     )]
     pub(crate) bind: Option<String>,
+    /// Talk to this daemon elsewhere; see `clawd remote`
+    #[arg(
+        short = 'R',
+        long,
+        global = true,
+        env = "CLAWD_REMOTE",
+        value_name = "NAME",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    remote: Option<String>,
     /// Print JSON; with names, only these fields
     #[arg(
         long,
@@ -111,6 +124,13 @@ pub(crate) struct Global {
     /// Say nothing but data and errors
     #[arg(short, long, global = true, hide_short_help = true)]
     pub(crate) quiet: bool,
+}
+
+impl Global {
+    /// The daemon elsewhere that is meant, if one is. An empty name is none.
+    pub(crate) fn remote(&self) -> Option<&str> {
+        self.remote.as_deref().filter(|name| !name.is_empty())
+    }
 }
 
 /// When to use colour.
@@ -181,6 +201,9 @@ rpc: session.list")]
     /// List, rename, revoke paired devices, change what they may do
     #[command(subcommand)]
     Device(Device),
+    /// Make this command line a device of another daemon; then `clawd -R NAME …` talks to it
+    #[command(subcommand)]
+    Remote(Remote),
     /// Show, rotate or locate the local token, or pair a phone by QR code
     #[command(subcommand)]
     Token(Token),

@@ -1,8 +1,9 @@
-//! A small blocking runtime around `protocol::client`: one WebSocket to our own daemon.
+//! A small blocking runtime around `protocol::client`: one WebSocket to a daemon.
 //!
-//! Owns the socket and the waiting; refuses to know what the calls mean. Invariants: the token goes out only to a process
-//! of this user on the socket in the private directory, or over TCP to one that has proved that it knows the token
-//! (security A7); the token is exposed in one place, where the frame is written.
+//! Owns the calls and what comes between them; refuses to know what the calls mean. Invariants: the token goes out only to a
+//! process of this user on the socket in the private directory, over TCP to one that has proved that it knows the token
+//! (security A7), or over TLS to the key that was paired with (G1); the token is exposed in one place, where the frame is
+//! written.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,17 +16,24 @@ use clawd_protocol::access::token::Secret;
 use clawd_protocol::client::{
     Bookmark, CallId, Client, Happening, RpcError, Trust, Violation, Welcome,
 };
-use rustix::event::PollFlags;
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
-use tungstenite::{Error as WsError, HandshakeError, Message, WebSocket};
+use serde_json::{Map, Value};
 
 use crate::daemon;
 use crate::exit::{Exit, Failure};
-use link::{Link, Polled, poll};
+use link::Link;
+use pulse::Pulse;
+use socket::{Heard, Socket};
+
+pub(crate) use secure::{Fault, Secure};
+pub(crate) use stranger::Stranger;
 
 mod link;
+mod pulse;
+mod secure;
+mod socket;
+mod stranger;
 
 /// How long the daemon may take to let us in.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -55,10 +63,14 @@ pub(crate) struct Event {
 /// An authenticated connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    socket: WebSocket<Link>,
+    socket: Socket,
     client: Client,
     pub(crate) welcome: Welcome,
+    /// By which way, if the daemon is elsewhere.
+    pub(crate) way: Option<String>,
     early: VecDeque<Event>,
+    /// Only where a connection may be cut without a word.
+    pulse: Option<Pulse>,
 }
 
 impl Connection {
@@ -91,26 +103,32 @@ impl Connection {
         Self::open(Link::Tcp(stream), &url, client, opening)
     }
 
+    /// Over TLS to a daemon elsewhere, whose key has answered: that is the proof of who it is (security G1).
+    pub(crate) fn over_tls(
+        secure: Secure,
+        token: Secret,
+        from: Option<Bookmark>,
+    ) -> Result<Self, Failure> {
+        let url = secure.url();
+        let (client, opening) = Client::resuming(token, Trust::PeerVerified, from);
+        let mut this = Self::open(Link::Tls(secure.into_stream()), &url, client, opening)?;
+        this.pulse = Some(Pulse::default());
+        Ok(this)
+    }
+
     fn open(link: Link, url: &str, client: Client, opening: Secret) -> Result<Self, Failure> {
-        let io = |error: io::Error| Failure::io("cannot talk to the daemon", &error);
-        link.set_timeout(HANDSHAKE_TIMEOUT).map_err(io)?;
-        let (socket, _) = tungstenite::client::client(url, link).map_err(|error| match error {
-            HandshakeError::Failure(WsError::Io(error)) => lost(&error.to_string()),
-            error @ (HandshakeError::Failure(_) | HandshakeError::Interrupted(_)) => {
-                lost(&format!("it does not speak WebSocket: {error}"))
-            }
-        })?;
-        socket.get_ref().set_nonblocking().map_err(io)?;
-        let welcome = Welcome::default();
-        let mut this = Self { socket, client, welcome, early: VecDeque::new() };
-        this.send(opening.expose())?;
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let socket = Socket::open(link, url, deadline)?;
+        let welcome = Welcome::default();
+        let early = VecDeque::new();
+        let mut this = Self { socket, client, welcome, way: None, early, pulse: None };
+        this.socket.send(opening.expose())?;
         loop {
             let Some(happening) = this.happening(&[], Some(deadline))? else {
                 return Err(lost("it did not let us in within 15 s"));
             };
             match happening {
-                Met::Daemon(Happening::Send(text)) => this.send(text.expose())?,
+                Met::Daemon(Happening::Send(text)) => this.socket.send(text.expose())?,
                 Met::Daemon(Happening::Ready(welcome)) => {
                     this.welcome = welcome;
                     return Ok(this);
@@ -149,7 +167,7 @@ impl Connection {
             .client
             .call(method, params)
             .map_err(|misuse| Failure::new(Exit::Failure, "internal", misuse.to_string()))?;
-        self.send(&text)?;
+        self.socket.send(&text)?;
         Ok(call)
     }
 
@@ -167,7 +185,7 @@ impl Connection {
                     self.early.push_back(Event { method, params: value(&params)? });
                 }
                 Some(Met::Daemon(Happening::Refused(error))) => return Err(refused(error)),
-                Some(Met::Daemon(Happening::Send(text))) => self.send(text.expose())?,
+                Some(Met::Daemon(Happening::Send(text))) => self.socket.send(text.expose())?,
                 Some(Met::Daemon(
                     Happening::Answer { .. } | Happening::Nothing | Happening::Ready(_),
                 )) => {}
@@ -197,7 +215,7 @@ impl Connection {
                 }
                 Some(Met::Daemon(Happening::Refused(error))) => return Err(refused(error)),
                 Some(Met::Daemon(Happening::Send(text))) => {
-                    self.send(text.expose())?;
+                    self.socket.send(text.expose())?;
                     continue;
                 }
                 Some(Met::Daemon(Happening::Nothing | Happening::Ready(_))) => continue,
@@ -222,48 +240,36 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<Option<Met>, Failure> {
         loop {
-            match self.socket.read() {
-                Ok(Message::Text(text)) => {
+            let beat = self.pulse.as_ref().zip(self.socket.heard()).map(|(it, at)| it.due(at));
+            let until = [deadline, beat].into_iter().flatten().min();
+            match self.socket.next(others, until)? {
+                Heard::Text(text) => {
                     let happening = self.client.handle_text(text.as_str()).map_err(violated)?;
-                    return Ok(Some(Met::Daemon(happening)));
-                }
-                Ok(Message::Close(frame)) => {
-                    let why = frame.map_or_else(String::new, |frame| frame.reason.to_string());
-                    return Err(closed(&why));
-                }
-                Ok(
-                    Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
-                ) => {}
-                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match poll(self.socket.get_ref(), PollFlags::IN, others, deadline)? {
-                        Polled::Link => {}
-                        Polled::Other(index) => return Ok(Some(Met::Other(index))),
-                        Polled::Timeout => return Ok(None),
+                    if !self.pulse.as_mut().is_some_and(|pulse| pulse.takes(&happening)) {
+                        return Ok(Some(Met::Daemon(happening)));
                     }
                 }
-                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => return Err(closed("")),
-                Err(error) => return Err(lost(&error.to_string())),
+                Heard::Other(index) => return Ok(Some(Met::Other(index))),
+                Heard::Timeout if deadline.is_some_and(|at| at <= Instant::now()) => {
+                    return Ok(None);
+                }
+                Heard::Timeout => self.beat()?,
             }
         }
     }
 
-    fn send(&mut self, text: &str) -> Result<(), Failure> {
-        let mut sent = self.socket.send(Message::text(text));
-        let deadline = Some(Instant::now() + CALL_TIMEOUT);
-        loop {
-            match sent {
-                Ok(()) => return Ok(()),
-                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match poll(self.socket.get_ref(), PollFlags::OUT, &[], deadline)? {
-                        Polled::Link | Polled::Other(_) => {}
-                        Polled::Timeout => return Err(lost("it does not read")),
-                    }
-                }
-                Err(error) => return Err(lost(&error.to_string())),
-            }
-            sent = self.socket.flush();
+    /// Nothing came for a while: it is asked whether it is there still.
+    fn beat(&mut self) -> Result<(), Failure> {
+        let (Some(pulse), Some(heard)) = (&self.pulse, self.socket.heard()) else { return Ok(()) };
+        if Instant::now() < pulse.due(heard) {
+            return Ok(());
         }
+        if pulse.is_asked() {
+            return Err(lost("it has fallen silent"));
+        }
+        let call = self.start("daemon.ping", Map::new())?;
+        self.pulse = Some(Pulse::asked(call));
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
-//! The one place where the CLI touches the runtime: its files, its loop, its guard.
+//! The one place where the CLI touches the runtime's daemon: its files, its loop, its guard. What it has for every program,
+//! TLS and private documents, `connection` and `remote` use themselves.
 //!
 //! Owns the translation of the runtime's errors into exits; refuses to know anything else.
 
@@ -230,7 +231,7 @@ fn protected_paths(data_dir: &Path) -> Vec<String> {
 }
 
 /// The runtime's trouble with files, as an exit and a hint.
-fn failed(error: FileError) -> Failure {
+pub(crate) fn failed(error: FileError) -> Failure {
     match error {
         FileError::Locked { pid, version, since, port } => {
             let age = time::parse(&since)

@@ -4,23 +4,32 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clawd_protocol::client::Bookmark;
 use clawd_protocol::text::visible;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::args::Global;
 use crate::config::{self, ConfigFile};
 use crate::connection::Connection;
 use crate::daemon;
 use crate::exit::{Exit, Failure};
+use crate::interrupts::Interrupts;
 use crate::probe::{self, Listener};
+use crate::remote::Away;
 use crate::render::Screen;
 use crate::render::style::Mark;
 
 /// The port of the specification.
 const PORT: u16 = 4300;
+/// How long a daemon that has gone is waited for: long enough for a restart, or for another network.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(60);
+/// It cannot be waited for, only looked for.
+const RETURN_CHECK: Duration = Duration::from_millis(100);
 
 /// The daemon that this command line is about.
 #[derive(Debug)]
@@ -30,6 +39,8 @@ pub(crate) struct Home {
     /// At least one, all of them loopback.
     pub(crate) bind: Vec<IpAddr>,
     pub(crate) config: ConfigFile,
+    /// It is not here: then nothing else of this is about it.
+    pub(crate) away: Option<Away>,
 }
 
 /// Where a daemon listens, or would.
@@ -48,6 +59,11 @@ impl Home {
     /// of its `config.toml` meanwhile.
     pub(crate) fn to_reach(global: &Global, screen: &Screen) -> Result<Self, Failure> {
         let dir = data_dir(global)?;
+        if let Some(name) = global.remote() {
+            let away = Some(Away::to(&dir, name)?);
+            let home = Self::with(global, dir, ConfigFile::default())?;
+            return Ok(Self { away, ..home });
+        }
         let config = match read_config(&dir) {
             Err(failure) if daemon::holder(&dir).is_ok_and(|holder| holder.is_some()) => {
                 let why = visible(&failure.message);
@@ -62,7 +78,7 @@ impl Home {
     fn with(global: &Global, dir: PathBuf, config: ConfigFile) -> Result<Self, Failure> {
         let bind = addresses(global.bind.as_deref().or(config.bind.as_deref()))?;
         let port = global.port.or(config.port).unwrap_or(PORT);
-        Ok(Self { dir, port, bind, config })
+        Ok(Self { dir, port, bind, config, away: None })
     }
 
     /// A connection to the running daemon.
@@ -72,6 +88,9 @@ impl Home {
 
     /// A connection that goes on where another one ended.
     pub(crate) fn resume(&self, from: Option<Bookmark>) -> Result<Connection, Failure> {
+        if let Some(away) = &self.away {
+            return away.connect(from.as_ref());
+        }
         match UnixStream::connect(self.dir.join(daemon::SOCKET)) {
             Ok(stream) => Connection::over_unix(stream, self.token()?, from),
             Err(error) if is_nobody(error.kind()) => {
@@ -82,6 +101,55 @@ impl Home {
             }
             Err(error) => Err(Failure::io("cannot connect to the daemon's socket", &error)),
         }
+    }
+
+    /// As [`Self::resume`], for as long as a network or a restart may take: `None` if `interrupt` comes first.
+    pub(crate) fn resume_patiently(
+        &self,
+        from: Option<&Bookmark>,
+        interrupt: &mut Interrupts,
+    ) -> Result<Option<Connection>, Failure> {
+        let deadline = Instant::now() + RETURN_TIMEOUT;
+        let pause = Timespec { tv_sec: 0, tv_nsec: RETURN_CHECK.subsec_nanos().into() };
+        loop {
+            match self.resume(from.cloned()) {
+                Err(failure) if failure.exit == Exit::NotRunning && Instant::now() < deadline => {}
+                outcome => return outcome.map(Some),
+            }
+            let mut fds = [PollFd::from_borrowed_fd(interrupt.as_fd(), PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&pause));
+            if interrupt.take() > 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The path of a directory there: `dir` as it is if there is elsewhere, where the present directory means nothing.
+    pub(crate) fn dir_there(&self, dir: Option<&Path>) -> Result<String, Failure> {
+        let dir = match (&self.away, dir) {
+            (None, dir) => {
+                let dir = dir.unwrap_or(Path::new("."));
+                dir.canonicalize().map_err(|error| {
+                    let why = format!("{}: {error}", dir.display());
+                    Failure::new(Exit::NotFound, "repo_not_found", why)
+                        .hint("name an existing directory")
+                })?
+            }
+            (Some(_), Some(dir)) if dir.is_absolute() => dir.to_path_buf(),
+            (Some(away), dir) => {
+                let name = &away.remote.name;
+                let why = match dir {
+                    None => format!("say in which directory of {name}: the present one is here"),
+                    Some(dir) => format!("{} is not the whole path of a directory", dir.display()),
+                };
+                return Err(
+                    Failure::usage(why).hint(format!("clawd -R {name} … -C /path/on/{name}"))
+                );
+            }
+        };
+        dir.into_os_string()
+            .into_string()
+            .map_err(|dir| Failure::usage(format!("the path {} is not UTF-8", dir.display())))
     }
 
     /// The local token; an error if there is none.

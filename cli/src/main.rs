@@ -6,6 +6,7 @@
 //! | `command` | what each command does |
 //! | `home`, `config` | which daemon is meant, and its settings |
 //! | `connection`, `wire`, `probe` | talking to it |
+//! | `remote` | daemons elsewhere, and the ways to them |
 //! | `log` | what a daemon in the background has said |
 //! | `interrupts` | signals, waited for like the rest |
 //! | `daemon` | all that touches the runtime |
@@ -25,6 +26,7 @@ mod interrupts;
 mod log;
 mod probe;
 mod qr;
+mod remote;
 mod render;
 mod wire;
 

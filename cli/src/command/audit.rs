@@ -12,11 +12,24 @@ use super::{columns, summary};
 use crate::args::{Audit as Args, AuditList, Global};
 use crate::daemon;
 use crate::exit::{Exit, Failure};
-use crate::home::data_dir;
+use crate::home::{Home, data_dir};
 use crate::render::Screen;
 use crate::render::style::Mark;
 use crate::render::table::{Cell, Table};
 use crate::render::time;
+
+/// `audit list` of a daemon elsewhere: what it says itself.
+pub(super) fn of_remote(home: &Home, screen: &Screen, args: &AuditList) -> Result<Exit, Failure> {
+    let mut params = json!({"limit": args.limit()});
+    if let Some(session) = args.session.as_deref() {
+        params["sessionId"] = session_id(session)?.to_string().into();
+    }
+    let answer = home.connect()?.call("audit.list", params)?;
+    let records = answer.get("records").unwrap_or(&answer);
+    let lines: Vec<String> =
+        records.as_array().into_iter().flatten().map(Value::to_string).collect();
+    list(screen, &lines)
+}
 
 /// `audit …`.
 pub(super) fn audit(global: &Global, screen: &Screen, args: &Args) -> Result<Exit, Failure> {

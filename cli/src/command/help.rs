@@ -12,6 +12,7 @@ const ENVIRONMENT: &str = "\
 CLAWD_DATA_DIR   where the daemon keeps its files; --data-dir goes first
 CLAWD_PORT       its port; --port goes first, port in config.toml last
 CLAWD_BIND       its address; --bind goes first, bind in config.toml last
+CLAWD_REMOTE     the daemon elsewhere that is talked to; -R goes first, and -R '' means none
 HOME             your home directory, where the data directory is if nothing else is said
 XDG_DATA_HOME    where it is instead, on Linux: in clawd/ there
 NO_COLOR         no colour; so do CLICOLOR=0, TERM=dumb and CLAWD_NO_COLOR
@@ -33,6 +34,7 @@ config.toml   your settings; must be readable by you only (chmod 600)
 audit.log     who did what, one JSON object a line; audit.log.1 and so on are older (clawd audit)
 clawd.db      sessions, messages, devices, events; -wal and -shm beside it belong to it
 revoked       devices that were shut out, so that no old clawd.db lets them in again
+remotes/      daemons that this command line is a device of, their tokens, and its own key (clawd remote)
 clawd.sock    where this command finds the daemon
 clawd.lock    held while a daemon runs; says which
 child_mark    what the daemon knows its own agents by, should one outlive it

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use clawd_protocol::text::visible_line;
 use serde_json::Value;
 
-use crate::args::{Cli, Command, Relay, Stop};
+use crate::args::{Audit, Cli, Command, Policy, Relay, Stop};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
@@ -27,6 +27,7 @@ mod policy;
 mod provider;
 mod question;
 mod relay_serve;
+mod remote;
 mod run;
 mod send;
 mod serve;
@@ -42,8 +43,13 @@ mod watch;
 pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
     let home = || Home::of(&cli.global);
     let there = || Home::to_reach(&cli.global, screen);
+    let is_away = cli.global.remote().is_some();
+    if is_away && !is_for_remotes(cli.command.as_ref()) {
+        return Err(Failure::usage("this command is about the clawd of this machine only")
+            .hint("leave `-R` out, and CLAWD_REMOTE unset; or log in to that machine"));
+    }
     match cli.command {
-        None if !io::stdin().is_terminal() => serve::serve(home()?, screen, false),
+        None if !is_away && !io::stdin().is_terminal() => serve::serve(home()?, screen, false),
         None => status::bare(&there()?, screen),
         Some(Command::Up) => start::up(&home()?, screen),
         Some(Command::Start) => start::start(&home()?, screen),
@@ -53,8 +59,13 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Status) => status::status(&there()?, screen),
         Some(Command::Pair(args)) => pair::pair(&there()?, screen, &args),
         Some(Command::Token(args)) => token::token(&cli.global, screen, &args),
+        Some(Command::Policy(args)) if is_away => policy::policy(&there()?, screen, &args),
         Some(Command::Policy(args)) => policy::policy(&home()?, screen, &args),
+        Some(Command::Audit(Audit::List(args))) if is_away => {
+            audit::of_remote(&there()?, screen, &args)
+        }
         Some(Command::Audit(args)) => audit::audit(&cli.global, screen, &args),
+        Some(Command::Remote(args)) => remote::remote(&cli.global, screen, &args),
         Some(Command::Device(args)) => device::device(&there()?, screen, &args),
         Some(Command::Session(args)) => session::session(&there()?, screen, &args),
         Some(Command::Run(args)) => run::run(&there()?, screen, &args),
@@ -72,6 +83,45 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Relay(Relay::Serve(args))) => relay_serve::serve(screen, &args),
         Some(Command::Version) => help::version(screen),
         Some(Command::Help { topic }) => help::help(&topic, screen),
+    }
+}
+
+/// Whether a command makes sense with a daemon elsewhere. What is about this command line itself goes by no daemon.
+const fn is_for_remotes(command: Option<&Command>) -> bool {
+    match command {
+        None => true,
+        Some(command) => match command {
+            Command::Pair(_)
+            | Command::Run(_)
+            | Command::Send(_)
+            | Command::Tail(_)
+            | Command::Attach(_)
+            | Command::Pause(_)
+            | Command::Resume(_)
+            | Command::Session(_)
+            | Command::Approvals(_)
+            | Command::Approve(_)
+            | Command::Deny(_)
+            | Command::Policy(Policy::Test(_))
+            | Command::Audit(Audit::List(_))
+            | Command::Device(_)
+            | Command::Stop(Stop { session: Some(_) })
+            | Command::Status
+            | Command::Provider(_)
+            | Command::Remote(_)
+            | Command::Version
+            | Command::Help { .. } => true,
+            Command::Up
+            | Command::Open(_)
+            | Command::Policy(Policy::List)
+            | Command::Audit(Audit::Verify | Audit::Export)
+            | Command::Token(_)
+            | Command::Serve(_)
+            | Command::Start
+            | Command::Stop(Stop { session: None })
+            | Command::Relay(_)
+            | Command::Logs(_) => false,
+        },
     }
 }
 

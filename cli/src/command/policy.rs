@@ -3,7 +3,6 @@
 //! The daemon judges by what its `config.toml` said when it started; where none runs, the same judgement is made here by
 //! what the file says now.
 
-use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use clawd_protocol::Limits;
@@ -87,14 +86,17 @@ fn test(home: &Home, screen: &Screen, args: &PolicyTest) -> Result<Exit, Failure
                     let id = session::find(&mut daemon, id)?.id;
                     params.insert("sessionId".to_owned(), id.into());
                 }
-                None => drop(params.insert("cwd".to_owned(), place(args.dir.as_deref())?.into())),
+                None => {
+                    let dir = home.dir_there(args.dir.as_deref())?;
+                    params.insert("cwd".to_owned(), dir.into());
+                }
             }
             daemon.call("policy.test", params)?
         }
         Err(failure) if failure.kind == "not_running" && args.session.is_none() => {
             screen.say("clawd is not running; this is what config.toml says now");
             let policy = home.config.approvals.policy(daemon::home_path());
-            judge(&policy, tool, &input, &place(args.dir.as_deref())?)
+            judge(&policy, tool, &input, &home.dir_there(args.dir.as_deref())?)
         }
         Err(failure) => return Err(failure),
     };
@@ -139,16 +141,6 @@ fn call_of<'a>(tool: &'a str, input: Option<&'a str>) -> Result<(&'a str, Value)
         )
     })?;
     Ok((tool, input))
-}
-
-/// The directory that is meant, with links followed, as sessions have it.
-fn place(dir: Option<&Path>) -> Result<String, Failure> {
-    let dir = dir.unwrap_or(Path::new("."));
-    let path = dir.canonicalize().map_err(|error| {
-        Failure::new(Exit::NotFound, "repo_not_found", format!("{}: {error}", dir.display()))
-            .hint("name an existing directory")
-    })?;
-    path.into_os_string().into_string().map_err(|_| Failure::usage("the directory is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -20,10 +20,11 @@ const TITLE_CHARS_MAX: usize = 60;
 /// `run`.
 pub(super) fn run(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Failure> {
     let prompt = prompt(&args.prompt)?;
+    let dir = home.dir_there(args.dir.as_deref())?;
     let mut daemon = home.connect()?;
     let title = Some(title(&prompt));
     let asked = [("provider", &args.provider), ("model", &args.model), ("title", &title)];
-    let created: Session = typed(&session::create(&mut daemon, args.dir.as_deref(), &asked)?)?;
+    let created: Session = typed(&session::create(&mut daemon, &dir, &asked)?)?;
     let said = Watch::new(home, screen, daemon, &created.id)?.one_turn(&prompt);
     if said.as_ref().is_err_and(|failure| failure.kind != "turn_failed") {
         delete_if_empty(home, &created.id);

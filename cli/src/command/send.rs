@@ -48,6 +48,7 @@ pub(super) fn send(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Fa
     }
     let message = Outgoing::new(&session.id, &text)?;
     let answer = match message.send(&mut daemon) {
+        // It may have arrived or not: that makes no difference.
         Err(failure) if failure.exit == Exit::NotRunning => message.send(&mut home.connect()?),
         other => other,
     }?;

@@ -1,6 +1,6 @@
 //! `session list|show|create|delete`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clawd_protocol::text::{visible, visible_line};
 use serde_json::{Map, Value, json};
@@ -27,7 +27,8 @@ pub(super) fn session(home: &Home, screen: &Screen, args: &Args) -> Result<Exit,
         Args::Show { id, limit } => show(&mut daemon, screen, id, *limit)?,
         Args::Create { dir, provider, title, model } => {
             let asked = [("provider", provider), ("title", title), ("model", model)];
-            let answer = create(&mut daemon, dir.as_deref(), &asked)?;
+            let dir = home.dir_there(dir.as_deref())?;
+            let answer = create(&mut daemon, &dir, &asked)?;
             if screen.is_json() {
                 screen.json(&answer)?;
             } else {
@@ -49,22 +50,14 @@ pub(super) fn session(home: &Home, screen: &Screen, args: &Args) -> Result<Exit,
     Ok(Exit::Ok)
 }
 
-/// Creates a session in `dir`, or here.
+/// Creates a session in `dir`.
 pub(super) fn create(
     daemon: &mut Connection,
-    dir: Option<&Path>,
+    dir: &str,
     asked: &[(&str, &Option<String>)],
 ) -> Result<Value, Failure> {
-    let dir = dir.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let path = dir.canonicalize().map_err(|error| {
-        Failure::new(Exit::NotFound, "repo_not_found", format!("{}: {error}", dir.display()))
-            .hint("name an existing directory")
-    })?;
-    let path = path
-        .to_str()
-        .ok_or_else(|| Failure::usage(format!("the path {} is not UTF-8", path.display())))?;
     let mut params = Map::new();
-    params.insert("repoPath".to_owned(), path.into());
+    params.insert("repoPath".to_owned(), dir.into());
     for (name, value) in asked {
         if let Some(value) = value {
             params.insert((*name).to_owned(), value.as_str().into());

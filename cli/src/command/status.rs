@@ -63,7 +63,10 @@ fn show(mut daemon: Connection, home: &Home, screen: &Screen) -> Result<(), Fail
         time::span(status.uptime_secs)
     ))?;
     let field = |name: &str, value: &str| screen.line(&format!("  {name:<10} {value}"));
-    field("listening", &home.at(status.port).to_string())?;
+    match (&home.away, &daemon.way) {
+        (Some(_), Some(way)) => field("reached by", way)?,
+        (Some(_) | None, _) => field("listening", &home.at(status.port).to_string())?,
+    }
     if screen.is_verbose() {
         for (at, one) in status.providers.iter().enumerate() {
             let name = if at == 0 { "providers" } else { "" };
@@ -78,6 +81,8 @@ fn show(mut daemon: Connection, home: &Home, screen: &Screen) -> Result<(), Fail
     field("devices", &format!("{} paired, {connected} connected", devices.len()))?;
     if screen.is_verbose() {
         field("pid", &status.pid.to_string())?;
+    }
+    if screen.is_verbose() && home.away.is_none() {
         field("data", &home::shorten(&home.dir))?;
         field("token", &home::shorten(&home.token_path()))?;
     }

@@ -4,10 +4,8 @@
 //! tells what was missed, so nothing comes twice and nothing is left out; where that is impossible, `events.reset` comes.
 
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
 
 use clawd_protocol::client::Bookmark;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::SIGINT;
 
 use crate::connection::{Connection, Event, Woken};
@@ -15,11 +13,6 @@ use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::interrupts::Interrupts;
 use crate::render::Screen;
-
-/// How long a daemon that has ended is waited for: long enough for a restart.
-const RETURN_TIMEOUT: Duration = Duration::from_secs(60);
-/// It cannot be waited for, only looked for.
-const RETURN_CHECK: Duration = Duration::from_millis(100);
 
 /// All that happens over there, from some event on.
 #[derive(Debug)]
@@ -62,23 +55,13 @@ impl<'a> Stream<'a> {
     fn reconnect(&mut self) -> Result<bool, Failure> {
         let dots = if self.screen.err.utf8 { "…" } else { "..." };
         self.screen.say(&format!("{dots} reconnecting (event {})", self.daemon.seq()));
-        let deadline = Instant::now() + RETURN_TIMEOUT;
-        let pause = Timespec { tv_sec: 0, tv_nsec: RETURN_CHECK.subsec_nanos().into() };
-        loop {
-            match self.home.resume(self.daemon.bookmark()) {
-                Err(failure) if failure.exit == Exit::NotRunning && Instant::now() < deadline => {}
-                outcome => {
-                    let mut daemon = outcome?;
-                    daemon.follow(&mut self.daemon);
-                    self.daemon = daemon;
-                    return Ok(true);
-                }
-            }
-            let mut fds = [PollFd::from_borrowed_fd(self.interrupt.as_fd(), PollFlags::IN)];
-            let _ = poll(&mut fds, Some(&pause));
-            if self.interrupt.take() > 0 {
-                return Ok(false);
-            }
-        }
+        let from = self.daemon.bookmark();
+        let Some(mut daemon) = self.home.resume_patiently(from.as_ref(), &mut self.interrupt)?
+        else {
+            return Ok(false);
+        };
+        daemon.follow(&mut self.daemon);
+        self.daemon = daemon;
+        Ok(true)
     }
 }

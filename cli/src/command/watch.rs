@@ -4,14 +4,14 @@
 //! about tools, and the way back after a lost connection; what is shown of a turn is `turn`'s. Refuses to know when to
 //! end: [`Watch::next`] says what happened, and `run`, `send --wait` and `attach` each draw their own conclusion.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use clawd_protocol::text::visible;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT};
 
-use super::question::Question;
+use super::question::{Question, Word};
 use super::send::Outgoing;
 use super::{session, typed};
 use crate::connection::{Connection, Event, Woken};
@@ -27,6 +27,12 @@ pub(super) use turn::Outcome;
 
 mod asking;
 mod turn;
+
+/// So many connections in a row may be lost in the middle of one call.
+const REDIALS_MAX: usize = 3;
+
+/// A decision, and what the agent is told if it is a no.
+type Told = (Word, &'static str);
 
 /// What waiting came to.
 #[derive(Debug)]
@@ -53,6 +59,8 @@ pub(super) struct Watch<'a> {
     /// Tool calls that somebody must decide on, after the one that is asked about.
     waiting: VecDeque<ToolCall>,
     question: Option<Question>,
+    /// What was decided here and not confirmed, by tool call: on a lost connection it may be lost too.
+    told: BTreeMap<String, Told>,
     /// A tool call was denied because there was nobody to ask.
     denied_unasked: bool,
     interrupt: Interrupts,
@@ -75,6 +83,7 @@ impl<'a> Watch<'a> {
             screen,
             waiting: VecDeque::new(),
             question: None,
+            told: BTreeMap::new(),
             denied_unasked: false,
             interrupt: Interrupts::catch(&[SIGINT])?,
             hangup: Interrupts::catch(&[SIGHUP])?,
@@ -156,22 +165,36 @@ impl<'a> Watch<'a> {
     pub(super) fn deliver(&mut self, content: &str) -> Result<(), Failure> {
         let message = Outgoing::new(&self.turn.session, content)?;
         self.turn.own(&message.client_id);
-        let sent = message.send(&mut self.daemon);
-        if let Err(failure) = &sent
-            && failure.exit == Exit::NotRunning
-        {
-            self.dial()?;
-            message.send(&mut self.daemon)?;
-        } else {
-            sent?;
-        }
+        self.insist(|daemon| message.send(daemon))?;
         self.turn.join();
         Ok(())
+    }
+
+    /// Makes a call that may be made twice: if the connection is lost meanwhile, on the next one again.
+    fn insist(
+        &mut self,
+        call: impl Fn(&mut Connection) -> Result<Value, Failure>,
+    ) -> Result<Value, Failure> {
+        for _ in 0..REDIALS_MAX {
+            match call(&mut self.daemon) {
+                Err(failure) if failure.exit == Exit::NotRunning => self.dial()?,
+                answer => return answer,
+            }
+        }
+        call(&mut self.daemon)
+    }
+
+    fn look(&mut self, method: &str, params: &Value) -> Result<Value, Failure> {
+        self.insist(|daemon| daemon.call(method, params))
     }
 
     /// Carries on after the last event.
     fn reconnect(&mut self) -> Result<(), Failure> {
         self.dial()?;
+        self.tell_again()?;
+        if self.interrupts > 0 && self.turn.is_running() {
+            self.daemon.start("session.cancel", json!({"sessionId": self.turn.session}))?;
+        }
         self.ask_again()
     }
 
@@ -181,7 +204,16 @@ impl<'a> Watch<'a> {
         let newline = if self.question.is_some() { "\n" } else { "" };
         self.screen.say(&format!("{newline}{dots} reconnecting (event {})", self.daemon.seq()));
         let from = self.daemon.bookmark();
-        let mut daemon = self.home.resume(from).map_err(|failure| self.lost(failure))?;
+        let found = match &self.home.away {
+            None => self.home.resume(from).map(Some),
+            // A network that has gone may come back, or another one lead there.
+            Some(_) => self.home.resume_patiently(from.as_ref(), &mut self.interrupt),
+        };
+        let Some(mut daemon) = found.map_err(|failure| self.lost(failure))? else {
+            let id = self.short_id();
+            return Err(Failure::new(Exit::Interrupted, "interrupted", "left it to itself")
+                .hint(format!("see `clawd session show {id}`")));
+        };
         daemon.follow(&mut self.daemon);
         self.daemon = daemon;
         Ok(())
@@ -191,7 +223,7 @@ impl<'a> Watch<'a> {
     fn rejoin(&mut self) -> Result<Option<Outcome>, Failure> {
         self.turn.wait_no_more();
         let id = json!({"sessionId": self.turn.session});
-        let now: Session = typed(&self.daemon.call("session.get", id)?)?;
+        let now: Session = typed(&self.look("session.get", &id)?)?;
         let ended = self.catch_up()?;
         if now.status != "running" {
             let was_running = self.turn.leave()?;
@@ -207,7 +239,7 @@ impl<'a> Watch<'a> {
     pub(super) fn catch_up(&mut self) -> Result<Option<Outcome>, Failure> {
         let session = self.turn.session.clone();
         let page = json!({"sessionId": session, "limit": 1});
-        let page = self.daemon.call("session.getMessages", page)?;
+        let page = self.look("session.getMessages", &page)?;
         let message = page.get(0).unwrap_or(&Value::Null);
         let params = json!({
             "sessionId": session, "messageId": message["id"], "content": message["content"],
@@ -215,7 +247,7 @@ impl<'a> Watch<'a> {
         if message["role"] == "assistant" {
             self.see("session.messageUpdated", params)?;
         }
-        let calls = self.daemon.call("session.toolCalls", json!({"sessionId": session}))?;
+        let calls = self.look("session.toolCalls", &json!({"sessionId": session}))?;
         for call in calls.as_array().into_iter().flatten().filter(|it| it["status"] == "pending") {
             let params = json!({"sessionId": session, "toolCall": call});
             self.see("tool.approvalRequested", params)?;
@@ -240,8 +272,8 @@ impl<'a> Watch<'a> {
     /// The daemon has gone in the middle of the turn.
     fn lost(&self, failure: Failure) -> Failure {
         // One that is just going away may still take a connection, to drop it.
-        if !matches!(&*failure.kind, "not_running" | "unreachable") {
-            return failure;
+        if self.home.away.is_some() || !matches!(&*failure.kind, "not_running" | "unreachable") {
+            return failure.detail("sessionId", self.turn.session.as_str());
         }
         let id = self.short_id();
         Failure::new(failure.exit, "not_running", "the daemon has ended in the middle of the turn")
@@ -299,7 +331,7 @@ impl<'a> Watch<'a> {
             }
             (Outcome::Failed(_) | Outcome::Ended, _) => {}
         }
-        let answer = self.daemon.call("session.get", json!({"sessionId": self.turn.session}))?;
+        let answer = self.look("session.get", &json!({"sessionId": self.turn.session}))?;
         if self.screen.is_json() {
             let result = json!({"event": "result", "exit": exit.code(), "session": answer});
             self.screen.json_line(&result)?;

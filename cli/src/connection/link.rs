@@ -1,4 +1,4 @@
-//! The bytes below the WebSocket: the two ways to reach the daemon, and waiting on descriptors.
+//! The bytes below the WebSocket: the ways to reach a daemon, and waiting on descriptors.
 //!
 //! Refuses to know frames and calls.
 
@@ -6,17 +6,19 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::secure::Stream;
 use crate::exit::Failure;
 
-/// One of the two ways to reach the daemon.
+/// One of the ways to reach a daemon.
 #[derive(Debug)]
 pub(super) enum Link {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<Stream>),
 }
 
 impl Read for Link {
@@ -24,6 +26,7 @@ impl Read for Link {
         match self {
             Self::Unix(stream) => stream.read(buffer),
             Self::Tcp(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -33,11 +36,15 @@ impl Write for Link {
         match self {
             Self::Unix(stream) => stream.write(bytes),
             Self::Tcp(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Self::Unix(_) | Self::Tcp(_) => Ok(()),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }
 
@@ -46,28 +53,26 @@ impl AsFd for Link {
         match self {
             Self::Unix(stream) => stream.as_fd(),
             Self::Tcp(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.sock.as_fd(),
         }
     }
 }
 
 impl Link {
-    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))
-            }
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))
-            }
-        }
-    }
-
     pub(super) fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Self::Unix(stream) => stream.set_nonblocking(true),
             Self::Tcp(stream) => stream.set_nonblocking(true),
+            // It was never anything else.
+            Self::Tls(_) => Ok(()),
+        }
+    }
+
+    /// When bytes came the last time. A local daemon that is gone is told of by the system: nobody looks.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        match self {
+            Self::Unix(_) | Self::Tcp(_) => None,
+            Self::Tls(stream) => Some(stream.sock.heard()),
         }
     }
 }
@@ -81,7 +86,7 @@ pub(super) enum Polled {
 
 /// Waits until `link` is ready, one of `others` can be read, or the deadline.
 pub(super) fn poll(
-    link: &Link,
+    link: &impl AsFd,
     flags: PollFlags,
     others: &[BorrowedFd<'_>],
     deadline: Option<Instant>,

@@ -8,6 +8,7 @@ use super::*;
 use clawd_protocol::access::token::{TokenDigest, mint_local};
 use std::sync::mpsc;
 use std::thread;
+use tungstenite::Message;
 
 /// What a fake daemon on a port does with one text: its answers.
 type Answer = fn(&str, &TokenDigest, u16) -> Vec<String>;
@@ -124,3 +125,5 @@ fn another_descriptor_wakes_the_wait() {
     write.write_all(b"x").unwrap();
     assert!(matches!(daemon.wait(&[read.as_fd()], None).unwrap(), Woken::Other(0)));
 }
+
+mod elsewhere;

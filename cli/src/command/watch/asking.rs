@@ -3,11 +3,12 @@
 //! Owns which question is open and which wait; refuses to know how one is put.
 
 use clawd_protocol::text::visible_line;
+use serde_json::json;
 
 use super::super::decision::{self, Decision};
 use super::super::question::{Offer, Question, Word};
-use super::Watch;
-use crate::exit::Failure;
+use super::{Told, Watch};
+use crate::exit::{Exit, Failure};
 use crate::render::style::Mark;
 
 impl Watch<'_> {
@@ -32,21 +33,52 @@ impl Watch<'_> {
 
     pub(super) fn decide(&mut self, word: Word) -> Result<(), Failure> {
         let Some(question) = self.question.take() else { return Ok(()) };
-        let decision = match &word {
-            Word::Deny => {
-                self.screen.note(Mark::Fail, &format!("{} denied", question.name));
-                Decision::Deny("denied by the person at the terminal")
-            }
+        if word == Word::Deny {
+            self.screen.note(Mark::Fail, &format!("{} denied", question.name));
+        }
+        self.tell(&question.tool_call, (word, "denied by the person at the terminal"))
+    }
+
+    fn deny(&mut self, tool_call: &str, reason: &'static str) -> Result<(), Failure> {
+        self.tell(tool_call, (Word::Deny, reason))
+    }
+
+    /// Kept until the daemon says that it is decided.
+    fn tell(&mut self, tool_call: &str, told: Told) -> Result<(), Failure> {
+        let said = self.say(tool_call, &told);
+        self.told.insert(tool_call.to_owned(), told);
+        match said {
+            // The next wait finds that out, and says it again.
+            Err(failure) if failure.exit == Exit::NotRunning => Ok(()),
+            said => said,
+        }
+    }
+
+    fn say(&mut self, tool_call: &str, (word, reason): &Told) -> Result<(), Failure> {
+        let decision = match word {
+            Word::Deny => Decision::Deny(reason),
             Word::Once => Decision::Once,
             Word::Session => Decision::Session,
             Word::Answers(answers) => Decision::Answered(answers),
         };
-        decision::start(&mut self.daemon, &self.turn.session, &question.tool_call, decision)
+        decision::start(&mut self.daemon, &self.turn.session, tool_call, decision)
     }
 
-    fn deny(&mut self, tool_call: &str, reason: &str) -> Result<(), Failure> {
-        let decision = Decision::Deny(reason);
-        decision::start(&mut self.daemon, &self.turn.session, tool_call, decision)
+    /// After a lost connection: what was decided here and waits there still was never heard.
+    pub(super) fn tell_again(&mut self) -> Result<(), Failure> {
+        if self.told.is_empty() {
+            return Ok(());
+        }
+        let calls = self.look("session.toolCalls", &json!({"sessionId": self.turn.session}))?;
+        let waits = |id: &String| {
+            let mut calls = calls.as_array().into_iter().flatten();
+            calls.any(|call| call["id"] == id.as_str() && call["status"] == "pending")
+        };
+        self.told.retain(|id, _| waits(id));
+        for (id, told) in self.told.clone() {
+            self.say(&id, &told)?;
+        }
+        Ok(())
     }
 
     /// The terminal has gone, and with it whoever could have said yes to what is asked about, and to all that waits.
@@ -69,6 +101,7 @@ impl Watch<'_> {
     /// Somebody else was quicker, or time was up.
     pub(super) fn on_decided(&mut self, id: &str) {
         self.waiting.retain(|call| call.id != id);
+        self.told.remove(id);
         if let Some(question) = self.question.take_if(|question| question.tool_call == id) {
             question.withdraw("this was decided elsewhere");
         }

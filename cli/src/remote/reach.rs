@@ -1,0 +1,194 @@
+//! Going the ways to a daemon until one leads there.
+//!
+//! Owns the order of attempts and what is said when all fail; refuses to know what is done with the connection.
+
+use std::path::Path;
+
+use clawd_protocol::Fingerprint;
+use clawd_protocol::client::Bookmark;
+use clawd_protocol::relay::control::Refusal;
+use clawd_protocol::text::visible_line;
+use clawd_runtime_mio::tls::{Identity, Trusted};
+
+use super::path::Way;
+use super::{Remote, Remotes};
+use crate::connection::{Connection, Fault, Secure};
+use crate::exit::{Exit, Failure};
+
+/// Another daemon, with all that is needed to go there.
+#[derive(Debug)]
+pub(crate) struct Away {
+    remotes: Remotes,
+    pub(crate) remote: Remote,
+    own: Identity,
+}
+
+impl Away {
+    /// The remote of that name.
+    pub(crate) fn to(data_dir: &Path, name: &str) -> Result<Self, Failure> {
+        let remotes = Remotes::of(data_dir);
+        let remote = remotes.find(name)?;
+        let own = remotes.identity()?;
+        Ok(Self { remotes, remote, own })
+    }
+
+    /// A connection, by the first way that leads there.
+    pub(crate) fn connect(&self, from: Option<&Bookmark>) -> Result<Connection, Failure> {
+        let mut failed = Vec::new();
+        let trusted = Trusted::Key(self.remote.daemon_id);
+        for way in self.remote.ways() {
+            let fault = match Secure::open(&way, trusted, &self.own) {
+                Err(fault) => fault,
+                Ok(secure) => {
+                    match Connection::over_tls(secure, self.remote.token.clone(), from.cloned()) {
+                        Ok(mut daemon) => {
+                            self.remember(&way);
+                            daemon.way = Some(way.to_string());
+                            return Ok(daemon);
+                        }
+                        Err(failure) if failure.exit == Exit::NotRunning => {
+                            Fault::Unreachable(failure.message)
+                        }
+                        Err(failure) => return Err(self.refused(failure)),
+                    }
+                }
+            };
+            failed.push((way, fault));
+        }
+        Err(unreachable(&self.remote.name, Known::Remote(self.remote.daemon_id), &failed))
+    }
+
+    /// What works is tried first the next time. That is a comfort: failing to keep it is no failure.
+    fn remember(&self, way: &Way) {
+        if let Way::Direct(url) = way
+            && self.remote.urls.first() != Some(url)
+        {
+            let _ = self.remotes.prefer(&self.remote, url);
+        }
+    }
+
+    fn refused(&self, failure: Failure) -> Failure {
+        if failure.kind != "unauthorized" {
+            return failure;
+        }
+        let name = &self.remote.name;
+        let mut refused =
+            Failure::new(failure.exit, &failure.kind, format!("{name} no longer knows this device"))
+                .hint("it was revoked or its time is over; open a window there with `clawd pair`, then `clawd remote pair` here");
+        refused.rpc_code = failure.rpc_code;
+        refused
+    }
+}
+
+/// By the first way that leads to the trusted key; to whom, if all fail, is `name`.
+pub(crate) fn first(
+    ways: &[Way],
+    trusted: Trusted,
+    own: &Identity,
+    name: &str,
+) -> Result<(Secure, Way), Failure> {
+    let mut failed = Vec::new();
+    for way in ways {
+        match Secure::open(way, trusted, own) {
+            Ok(secure) => return Ok((secure, way.clone())),
+            Err(fault) => failed.push((way.clone(), fault)),
+        }
+    }
+    Err(unreachable(name, Known::Stranger, &failed))
+}
+
+/// Whether it was reached before.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    Remote(Fingerprint),
+    Stranger,
+}
+
+/// No way leads there: each of them, and why.
+fn unreachable(name: &str, known: Known, failed: &[(Way, Fault)]) -> Failure {
+    let name = visible_line(name);
+    let is = |wanted: fn(&Fault) -> bool| failed.iter().any(|(_, fault)| wanted(fault));
+    let tried: Vec<String> = failed
+        .iter()
+        .map(|(way, fault)| format!("\n    {way}: {}", visible_line(&fault.to_string())))
+        .collect();
+    let of = |kind: &str, what: String, hint: String| {
+        let message = format!("{what}{}", tried.concat());
+        Failure::new(Exit::NotRunning, kind, message).hint(hint)
+    };
+    if is(|fault| matches!(fault, Fault::WrongKey(_))) {
+        let (what, hint) = match known {
+            Known::Remote(wanted) => (
+                format!("cannot reach {name}, whose key is {wanted}; nothing was said to others"),
+                format!(
+                    "another machine has its address, or its identity was reset (compare with `clawd identity show` there); \
+                     if so, `clawd remote remove {name}` and pair again"
+                ),
+            ),
+            Known::Stranger => (
+                format!("cannot reach {name}; nothing was said to others"),
+                "another machine has its address: are both in the same network?".to_owned(),
+            ),
+        };
+        return of("wrong_key", what, hint);
+    }
+    let hint = if failed.is_empty() {
+        format!("no address of it is known: `clawd remote remove {name}` and pair again")
+    } else if is(|fault| matches!(fault, Fault::Relay(Refusal::Offline))) {
+        "is it on, and does clawd run there? `clawd relay status` there says more".to_owned()
+    } else if is(|fault| *fault == Fault::TooOld) {
+        "update what answers there".to_owned()
+    } else {
+        "is it on, and in the same network? Elsewhere it needs a relay: `clawd relay enable` there"
+            .to_owned()
+    };
+    of("unreachable", format!("cannot reach {name}"), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(faults: &[Fault]) -> Failure {
+        let ways = ["wss://192.168.1.2:4300", "wss://10.0.0.2:4300"];
+        let mut failed: Vec<(Way, Fault)> = ways
+            .iter()
+            .zip(faults)
+            .map(|(url, fault)| (Way::Direct(url.parse().unwrap()), fault.clone()))
+            .collect();
+        if let Some(fault) = faults.get(2) {
+            let relay = Way::Relay("wss://relay.example.org".parse().unwrap());
+            failed.push((relay, fault.clone()));
+        }
+        unreachable("desk", Known::Remote(Fingerprint::of(b"desk")), &failed)
+    }
+
+    #[test]
+    fn each_way_that_failed_is_named_with_its_reason() {
+        let failure = failure(&[
+            Fault::Unreachable("nobody answers there".to_owned()),
+            Fault::Unreachable("\u{1b}[2Jhi".to_owned()),
+            Fault::Relay(Refusal::Offline),
+        ]);
+        assert_eq!((failure.exit, &*failure.kind), (Exit::NotRunning, "unreachable"));
+        for part in [
+            "cannot reach desk",
+            "wss://192.168.1.2:4300: nobody answers there",
+            "the relay wss://relay.example.org: it is not connected to the relay",
+        ] {
+            assert!(failure.message.contains(part), "{part}: {}", failure.message);
+        }
+        assert!(!failure.message.contains('\u{1b}'));
+        assert!(failure.hint.unwrap().contains("is it on"));
+    }
+
+    #[test]
+    fn another_key_is_told_of_whatever_else_failed() {
+        let other = Fingerprint::of(b"other");
+        let failure =
+            failure(&[Fault::WrongKey(other), Fault::TooOld, Fault::Relay(Refusal::Busy)]);
+        assert_eq!(failure.kind, "wrong_key");
+        assert!(failure.message.contains(&other.to_string()), "{}", failure.message);
+        assert!(failure.message.contains(&Fingerprint::of(b"desk").to_string()));
+    }
+}
