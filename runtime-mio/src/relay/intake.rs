@@ -49,7 +49,8 @@ impl EventLoop {
             }
             Ok(length) => {
                 // A short read means that there is no more, unless the end is there: that is announced only once.
-                if HEADROOM + length == buffer.len() || leg.has_hung_up {
+                let is_short = HEADROOM + length < buffer.len();
+                if !is_short || leg.has_hung_up || leg.wire.has_unread() {
                     self.mark_unfinished(id);
                 }
                 self.take_in(id, &mut buffer[..HEADROOM + length]);

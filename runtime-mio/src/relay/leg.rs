@@ -34,6 +34,14 @@ impl Wire {
         }
     }
 
+    /// Whether a read would say something at once, whatever the socket has.
+    pub(super) fn has_unread(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.has_unread(),
+        }
+    }
+
     /// Gives the socket what waits below the queue. True: nothing waits any more.
     pub(super) fn flush_pending(&mut self) -> io::Result<bool> {
         match self {
