@@ -24,6 +24,7 @@ mod remote;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -202,10 +203,10 @@ impl DataDir {
         Ok(Mark::new(&random, &dir))
     }
 
-    /// Writes the port into the lock file, for those who find the directory locked. That is a courtesy: failing to is
-    /// no reason not to serve.
-    pub fn note_port(&mut self, port: u16) {
-        self.lock.note_port(port);
+    /// Writes into the lock file where this daemon listens, for those who find the directory locked. That is a courtesy:
+    /// failing to is no reason not to serve.
+    pub fn note_listening(&mut self, port: u16, addresses: Vec<IpAddr>) {
+        self.lock.note_listening(port, addresses);
     }
 
     pub(crate) fn private(&self) -> &PrivateDir {

@@ -81,6 +81,15 @@ impl Listeners {
         self.port
     }
 
+    /// The addresses that TCP is listened on.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let address = |socket: &Socket| match socket {
+            Socket::Tcp(listener) => listener.local_addr().ok().map(|at| at.ip()),
+            Socket::Unix(_) => None,
+        };
+        self.sockets.iter().filter_map(address).collect()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

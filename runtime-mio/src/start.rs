@@ -63,6 +63,8 @@ pub struct Ready<'a> {
     pub port: u16,
     /// The Unix socket.
     pub socket: &'a Path,
+    /// The TCP addresses.
+    pub addresses: &'a [IpAddr],
 }
 
 /// Why a daemon does not serve, or no longer.
@@ -190,8 +192,10 @@ pub(crate) fn serve<C: Core>(
     let child = Signal::child(registry, Token(tokens::CHILD))?;
     let mut listeners = Listeners::bind(&bind, port, data_dir.path())?;
     listeners.register(registry, tokens::LISTENERS)?;
-    data_dir.note_port(listeners.port());
-    on_ready(&Ready { port: listeners.port(), socket: listeners.path() });
+    let addresses = listeners.addresses();
+    let ready = Ready { port: listeners.port(), socket: listeners.path(), addresses: &addresses };
+    data_dir.note_listening(ready.port, addresses.clone());
+    on_ready(&ready);
     let legs = Legs::new(Arc::clone(&waker));
     let workers = Workers::new(waker, mark.clone())
         .with_audit(AuditReader::new(data_dir.private().clone()))

@@ -6,6 +6,8 @@
 mod addresses;
 mod probe;
 
+pub use addresses::reachable;
+
 use std::fs;
 use std::io;
 use std::net::IpAddr;

@@ -293,9 +293,11 @@ fn one_directory_has_one_daemon() {
     let looked = || DataDir::inspect(&home.data()).unwrap().holder().unwrap();
     let mut first = DataDir::open(&home.data()).unwrap();
     assert_eq!(looked().unwrap().port, None);
-    first.note_port(4300);
+    let addresses: Vec<IpAddr> = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+    first.note_listening(4300, addresses.clone());
     let holder = looked().expect("somebody holds it");
     assert_eq!((holder.pid, holder.port), (std::process::id(), Some(4300)));
+    assert_eq!(holder.addresses, addresses);
     match DataDir::open(&home.data()) {
         Err(FileError::Locked { pid, version, port, .. }) => {
             assert_eq!((pid, port), (std::process::id(), Some(4300)));

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +30,8 @@ pub struct Holder {
     pub since: String,
     /// Its TCP port, once it listens.
     pub port: Option<u16>,
+    /// The addresses that it listens on; none if it did not say.
+    pub addresses: Vec<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,7 @@ impl Lock {
         let path = dir.path().join(LOCK_FILE);
         let file = dir.open_or_make_file(LOCK_FILE, OFlags::RDWR)?;
         if !try_lock(&file, &path)? {
-            let Holder { pid, version, since, port } = read(&file);
+            let Holder { pid, version, since, port, .. } = read(&file);
             return Err(FileError::Locked { pid, version, since, port });
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -52,20 +55,24 @@ impl Lock {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: since.to_string(),
             port: None,
+            addresses: Vec::new(),
         };
         let mut lock = Self { file, holder };
         lock.write().map_err(FileError::failed("write", &path))?;
         Ok(lock)
     }
 
-    pub(super) fn note_port(&mut self, port: u16) {
+    pub(super) fn note_listening(&mut self, port: u16, addresses: Vec<IpAddr>) {
         self.holder.port = Some(port);
+        self.holder.addresses = addresses;
         let _ = self.write();
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let Holder { pid, version, since, port } = &self.holder;
-        let text = json!({"pid": pid, "version": version, "startedAt": since, "port": port});
+        let Holder { pid, version, since, port, addresses } = &self.holder;
+        let text = json!({
+            "pid": pid, "version": version, "startedAt": since, "port": port, "addresses": addresses,
+        });
         // Padded, so that a reader never sees the tail of a longer text: no moment without content.
         let text = format!("{:<255}\n", text.to_string());
         self.file.seek(SeekFrom::Start(0))?;
@@ -102,10 +109,12 @@ fn read(file: &File) -> Holder {
     let said: Value = serde_json::from_str(text.trim_end()).unwrap_or_default();
     let word = |key: &str| said.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
     let number = |key: &str| said.get(key).and_then(Value::as_u64);
+    let addresses = said.get("addresses").and_then(Value::as_array).into_iter().flatten();
     Holder {
         pid: number("pid").and_then(|pid| pid.try_into().ok()).unwrap_or_default(),
         version: word("version"),
         since: word("startedAt"),
         port: number("port").and_then(|port| port.try_into().ok()),
+        addresses: addresses.filter_map(|one| one.as_str()?.parse().ok()).collect(),
     }
 }

@@ -10,7 +10,8 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 /// Addresses of interfaces that are up, as far as one of these is bound to them.
-pub(super) fn reachable(bound: &[IpAddr]) -> Vec<IpAddr> {
+#[must_use]
+pub fn reachable(bound: &[IpAddr]) -> Vec<IpAddr> {
     let is_bound = |address: &IpAddr| {
         bound
             .iter()
