@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use access::{Device, Pair, Token};
+pub(crate) use access::{Device, Identity, Pair, Token};
 pub(crate) use approvals::{Approvals, Approve, Deny};
 pub(crate) use audit::{Audit, AuditList};
 pub(crate) use daemon::{Logs, Provider, Serve};
 pub(crate) use policy::{Policy, PolicyTest};
-pub(crate) use relay::{Relay, RelayServe};
+pub(crate) use relay::{Relay, RelayEnable, RelayServe};
 pub(crate) use remote::{Remote, RemotePair};
 pub(crate) use sessions::{Attach, Named, Run, Send, Session, Stop, Tail};
 
@@ -34,8 +34,8 @@ Usage: {usage}
 Getting going   up, pair
 Sessions        run, send, tail, attach, stop <session>, pause, resume, open, session
 Approvals       approvals, approve, deny, policy, audit
-Access          device, token, remote
-Daemon          serve, start, stop, status, logs, provider, relay
+Access          device, token, identity, relay, remote
+Daemon          serve, start, stop, status, logs, provider
 More            clawd help <command>, clawd help <topic>: environment, exit-codes, files
 
 Try: clawd up
@@ -76,12 +76,13 @@ pub(crate) struct Global {
     /// The daemon's port [default: 4300]
     #[arg(long, global = true, env = "CLAWD_PORT", hide_env_values = true, hide_short_help = true)]
     pub(crate) port: Option<u16>,
-    /// The daemon's address [default: 127.0.0.1]
+    /// The daemon's addresses [default: 127.0.0.1 and ::1, which always stay]
     #[arg(
         long,
         alias = "bind-address",
         global = true,
         env = "CLAWD_BIND",
+        value_name = "ADDRESSES",
         hide_env_values = true,
         hide_short_help = true
     )]
@@ -151,8 +152,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   clawd pair
   clawd pair --role approve     a device that may answer questions, no more
+  clawd pair --lan              let this network reach this machine first
 
-rpc: daemon.pairPin, daemon.pairCancel")]
+rpc: daemon.pairPin, daemon.pairConfirm, daemon.pairCancel")]
     Pair(Pair),
     /// Create a session, send a prompt, stream the answer, ask before tools run
     #[command(after_help = "Examples:
@@ -207,6 +209,12 @@ rpc: session.list")]
     /// Show, rotate or locate the local token, or pair a phone by QR code
     #[command(subcommand)]
     Token(Token),
+    /// Show or replace the key by which devices know this daemon
+    #[command(subcommand)]
+    Identity(Identity),
+    /// Be found from anywhere by way of a relay that cannot read along
+    #[command(subcommand)]
+    Relay(Relay),
     /// Run the daemon in the foreground
     Serve(Serve),
     /// Start the daemon in the background
@@ -221,9 +229,6 @@ rpc: session.list")]
     /// Say which agent CLIs can be used
     #[command(subcommand)]
     Provider(Provider),
-    /// Run a relay of your own
-    #[command(subcommand)]
-    Relay(Relay),
     /// Say which clawd this is
     Version,
     /// Explain a command or a topic: environment, exit-codes, files

@@ -4,10 +4,12 @@
 //! Invariant: nothing that stands in an `env` table is ever shown, also not in an error (security A8).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use clawd_protocol::access::token::Secret;
 use clawd_protocol::policy::nearest;
 use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
 
 use crate::exit::{Exit, Failure};
 pub(crate) use approvals::Approvals;
@@ -26,7 +28,8 @@ pub(crate) struct ConfigFile {
     /// The machine's name, as devices see it.
     pub(crate) name: Option<String>,
     pub(crate) port: Option<u16>,
-    pub(crate) bind: Option<String>,
+    /// One address or several.
+    pub(crate) bind: Option<Bind>,
     /// Names beside localhost that may stand in `Host`.
     pub(crate) hosts: Vec<String>,
     /// Web origins that may connect.
@@ -49,6 +52,36 @@ pub(crate) struct Provider {
     pub(crate) path: Option<String>,
     /// Added to its environment.
     pub(crate) env: BTreeMap<String, SecretValue>,
+}
+
+/// Addresses to listen on: one text, or a list of them.
+#[derive(Debug)]
+pub(crate) struct Bind(pub(crate) Vec<String>);
+
+impl<'de> Deserialize<'de> for Bind {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl<'de> Visitor<'de> for Words {
+            type Value = Bind;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address in quotes, or a list of them")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Bind, E> {
+                Ok(Bind(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Bind, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Bind(texts))
+            }
+        }
+        from.deserialize_any(Words)
+    }
 }
 
 /// A value that may be an API key.
@@ -128,6 +161,15 @@ mod tests {
         assert_eq!(config.provider.claude.path.as_deref(), Some("/opt/claude"));
         assert_eq!(config.provider.claude.env["KEY"].0.expose(), "value");
         assert!(parse("", "config.toml").is_ok());
+    }
+
+    #[test]
+    fn addresses_are_one_text_or_a_list() {
+        let bind = |source| parse(source, "config.toml").unwrap().bind.unwrap().0;
+        assert_eq!(bind("bind = \"::1\""), ["::1"]);
+        assert_eq!(bind("bind = [\"0.0.0.0\", \"::\"]"), ["0.0.0.0", "::"]);
+        let failure = failure("bind = 7");
+        assert!(failure.message.contains("expected an address in quotes"), "{}", failure.message);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clawd_protocol::access::token::{Secret, mint_local};
 use clawd_protocol::audit::{Report, Verifier};
-use clawd_protocol::{Config, Limits, ProviderConfig, SessionId};
+use clawd_protocol::{Config, Fingerprint, Limits, ProviderConfig, SessionId};
 use clawd_runtime_mio::files::{self, DataDir, FileError, Holder, Inspection};
 use clawd_runtime_mio::store::StoreError;
 use clawd_runtime_mio::{Options, Ready, RunError, guard as runtime_guard};
@@ -155,7 +156,11 @@ pub(crate) fn harden() {
 }
 
 /// Runs the daemon until it is told to stop; `on_ready` is told where it listens.
-pub(crate) fn serve(home: Home, is_quiet: bool, on_ready: impl FnOnce(u16)) -> Result<(), Failure> {
+pub(crate) fn serve(
+    home: Home,
+    is_quiet: bool,
+    on_ready: impl FnOnce(&Ready<'_>),
+) -> Result<(), Failure> {
     let data_dir = DataDir::open(&home.dir).map_err(failed)?;
     let guard = std::env::current_exe()
         .map_err(|error| Failure::io("cannot tell where this program is", &error))?;
@@ -169,16 +174,42 @@ pub(crate) fn serve(home: Home, is_quiet: bool, on_ready: impl FnOnce(u16)) -> R
         is_quiet,
         data_dir,
     };
-    let on_ready = Box::new(|ready: &Ready<'_>| on_ready(ready.port));
-    clawd_runtime_mio::run(options, on_ready).map_err(|error| match error {
+    clawd_runtime_mio::run(options, Box::new(on_ready)).map_err(|error| match error {
         RunError::PortTaken { .. } => port_taken.taken(),
-        RunError::Bind { .. } | RunError::Socket { .. } => {
-            Failure::new(Exit::Usage, "bind", error.to_string())
-        }
+        RunError::Bind { addr, source } => cannot_listen(addr, &source),
+        RunError::Socket { .. } => Failure::new(Exit::Usage, "bind", error.to_string()),
         RunError::File(error) => failed(error),
         RunError::Store(error) => Failure::new(Exit::Database, "database", error.to_string()),
         RunError::System(error) => Failure::io("the daemon cannot go on", &error),
     })
+}
+
+/// Why an address cannot be listened on, and which ones can.
+fn cannot_listen(addr: SocketAddr, source: &io::Error) -> Failure {
+    let failure = Failure::new(Exit::Usage, "bind", format!("cannot listen on {addr}: {source}"));
+    let own = reachable(&[Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
+    let own: Vec<String> = own.iter().map(IpAddr::to_string).collect();
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        return failure.hint("choose a `--port` above 1023");
+    }
+    if own.is_empty() {
+        return failure.hint("this machine has no address on a network now");
+    }
+    failure.hint(format!(
+        "this machine has {}; `--bind 0.0.0.0` is all of IPv4, `--bind ::` all of IPv6",
+        own.join(", ")
+    ))
+}
+
+/// The addresses at which other machines reach who listens on these.
+pub(crate) fn reachable(bind: &[IpAddr]) -> Vec<IpAddr> {
+    clawd_runtime_mio::worker::reachable(bind)
+}
+
+/// The id of the daemon of this directory; none before its first start.
+pub(crate) fn identity(dir: &Path) -> Result<Option<Fingerprint>, Failure> {
+    let identity = inspect(dir)?.map_or(Ok(None), |inspection| inspection.identity());
+    Ok(identity.map_err(failed)?.map(|identity| identity.fingerprint()))
 }
 
 /// The core's settings, out of the owner's.

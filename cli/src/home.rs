@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clawd_protocol::client::Bookmark;
-use clawd_protocol::text::visible;
+use clawd_protocol::text::{visible, visible_line};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::args::Global;
@@ -31,12 +31,15 @@ const RETURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// It cannot be waited for, only looked for.
 const RETURN_CHECK: Duration = Duration::from_millis(100);
 
+/// Where a daemon listens unless told otherwise.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 /// The daemon that this command line is about.
 #[derive(Debug)]
 pub(crate) struct Home {
     pub(crate) dir: PathBuf,
     pub(crate) port: u16,
-    /// At least one, all of them loopback.
+    /// Where it listens, or would: one of them at least is reached from this machine.
     pub(crate) bind: Vec<IpAddr>,
     pub(crate) config: ConfigFile,
     /// It is not here: then nothing else of this is about it.
@@ -76,7 +79,11 @@ impl Home {
     }
 
     fn with(global: &Global, dir: PathBuf, config: ConfigFile) -> Result<Self, Failure> {
-        let bind = addresses(global.bind.as_deref().or(config.bind.as_deref()))?;
+        let bind = match (&global.bind, &config.bind) {
+            (Some(text), _) => addresses([text.as_str()])?,
+            (None, Some(config::Bind(texts))) => addresses(texts.iter().map(String::as_str))?,
+            (None, None) => LOOPBACK.to_vec(),
+        };
         let port = global.port.or(config.port).unwrap_or(PORT);
         Ok(Self { dir, port, bind, config, away: None })
     }
@@ -168,10 +175,10 @@ impl Home {
         self.dir.join(daemon::TOKEN)
     }
 
-    /// The first address that it listens on, or would.
+    /// The first loopback address that it listens on, or would: where this machine's programs find it.
     pub(crate) fn at(&self, port: u16) -> SocketAddr {
-        let first = self.bind.first().copied();
-        SocketAddr::from((first.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port))
+        let here = self.bind.iter().find_map(|address| here(*address));
+        SocketAddr::from((here.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port))
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -245,21 +252,48 @@ pub(crate) fn data_dir(global: &Global) -> Result<PathBuf, Failure> {
     std::path::absolute(&dir).map_err(|error| Failure::usage(format!("--data-dir: {error}")))
 }
 
-/// Both loopback addresses, unless told otherwise.
-fn addresses(text: Option<&str>) -> Result<Vec<IpAddr>, Failure> {
-    let both = || vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let Some(text) = text.filter(|text| *text != "localhost") else { return Ok(both()) };
-    let address: IpAddr = text.parse().map_err(|_| {
-        Failure::usage(format!("`{text}` is not an address to listen on"))
-            .hint("leave it out for 127.0.0.1 and ::1")
-    })?;
-    if !address.is_loopback() {
-        return Err(Failure::usage(format!(
-            "cannot listen on {address}: remote access is not built yet, only 127.0.0.1 and ::1 are"
-        ))
-        .hint("leave `--bind` out"));
+/// The addresses in these lists, each with commas. Loopback is always among them: this machine's own programs, the CLI first
+/// of all, must not lose their way to the daemon because others get one (security F1).
+pub(crate) fn addresses<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<IpAddr>, Failure> {
+    let mut asked: Vec<IpAddr> = Vec::new();
+    for text in texts.into_iter().flat_map(|text| text.split(',')).map(str::trim) {
+        match text.parse::<IpAddr>() {
+            _ if text == "localhost" => asked.extend(LOOPBACK),
+            Ok(address) => asked.push(address.to_canonical()),
+            Err(_) => {
+                let why = format!("`{}` is not an address to listen on", visible_line(text));
+                return Err(Failure::usage(why).hint(
+                    "leave it out for 127.0.0.1 and ::1; 0.0.0.0 and :: are all addresses; separate \
+                     several with commas",
+                ));
+            }
+        }
     }
-    Ok(vec![address])
+    if asked.is_empty() || !asked.iter().all(IpAddr::is_loopback) {
+        asked.extend(LOOPBACK);
+    }
+    // Whoever listens on all addresses of a family listens on each, and cannot do so twice.
+    let all = |v4: bool| asked.iter().any(|at| at.is_unspecified() && at.is_ipv4() == v4);
+    let (all_v4, all_v6) = (all(true), all(false));
+    let mut bind: Vec<IpAddr> = Vec::new();
+    for address in asked {
+        let is_covered = if address.is_ipv4() { all_v4 } else { all_v6 };
+        if (address.is_unspecified() || !is_covered) && !bind.contains(&address) {
+            bind.push(address);
+        }
+    }
+    Ok(bind)
+}
+
+/// The loopback address by which one that is listened on is reached from here, if it is.
+pub(crate) fn here(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Some(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(Ipv6Addr::LOCALHOST.into()),
+        address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address.is_loopback().then_some(address),
+    }
 }
 
 /// A path with `~` for the home directory.
@@ -275,15 +309,59 @@ pub(crate) fn shorten(path: &Path) -> String {
 mod tests {
     use super::*;
 
+    fn listed(text: &str) -> String {
+        let bind = addresses([text]).unwrap();
+        bind.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
-    fn only_loopback_can_be_listened_on() {
-        for text in [None, Some("localhost"), Some("127.0.0.1"), Some("127.0.0.2"), Some("::1")] {
-            assert!(addresses(text).unwrap().iter().all(IpAddr::is_loopback));
+    fn f1_loopback_is_listened_on_whatever_else_is() {
+        for (text, bind) in [
+            ("localhost", "127.0.0.1 ::1"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.2", "127.0.0.2"),
+            ("::1", "::1"),
+            ("192.168.1.5", "192.168.1.5 127.0.0.1 ::1"),
+            ("192.168.1.5, fd00::2,192.168.1.5", "192.168.1.5 fd00::2 127.0.0.1 ::1"),
+            ("0.0.0.0", "0.0.0.0 ::1"),
+            ("0.0.0.0,192.168.1.5,127.0.0.1", "0.0.0.0 ::1"),
+            ("::", ":: 127.0.0.1"),
+            ("0.0.0.0,::", "0.0.0.0 ::"),
+            ("::ffff:192.168.1.5", "192.168.1.5 127.0.0.1 ::1"),
+        ] {
+            assert_eq!(listed(text), bind, "{text}");
+            assert_eq!(listed(&bind.replace(' ', ",")), bind, "as a child is told");
         }
-        for text in ["0.0.0.0", "::", "192.168.1.23", "fe80::1", "::ffff:192.168.1.1", "example"] {
-            let failure = addresses(Some(text)).unwrap_err();
+        let several = addresses(["192.168.1.5", "::"]).unwrap();
+        assert_eq!(several.len(), 3, "{several:?}");
+    }
+
+    #[test]
+    fn f1_what_is_no_address_is_not_listened_on() {
+        for text in ["example", "", "192.168.1.5,", "1.2.3.4:80", "fe80::1%eth0", "0.0.0.0/0"] {
+            let failure = addresses([text]).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage, "{text}");
         }
-        assert!(addresses(Some("0.0.0.0")).unwrap_err().message.contains("not built yet"));
+    }
+
+    #[test]
+    fn the_way_to_ones_own_daemon_is_loopback() {
+        for (bind, at) in [
+            ("192.168.1.5", "127.0.0.1:7"),
+            ("0.0.0.0", "127.0.0.1:7"),
+            ("::", "[::1]:7"),
+            ("::1", "[::1]:7"),
+            ("127.0.0.2", "127.0.0.2:7"),
+        ] {
+            assert_eq!(addresses([]).unwrap(), LOOPBACK);
+            let home = Home {
+                dir: PathBuf::new(),
+                port: 7,
+                bind: addresses([bind]).unwrap(),
+                config: ConfigFile::default(),
+                away: None,
+            };
+            assert_eq!(home.at(home.port).to_string(), at, "{bind}");
+        }
     }
 }

@@ -7,10 +7,12 @@
 //! | `home`, `config` | which daemon is meant, and its settings |
 //! | `connection`, `wire`, `probe` | talking to it |
 //! | `remote` | daemons elsewhere, and the ways to them |
+//! | `places`, `reach` | where it is reached, and whether it is |
 //! | `log` | what a daemon in the background has said |
 //! | `interrupts` | signals, waited for like the rest |
 //! | `daemon` | all that touches the runtime |
 //! | `demo` | the agent that is no model, which the daemon runs like any other |
+//! | `pin` | how keys are spelled |
 //! | `render`, `qr` | what is seen |
 //! | `exit` | exit codes and errors |
 
@@ -24,8 +26,11 @@ mod exit;
 mod home;
 mod interrupts;
 mod log;
+mod pin;
+mod places;
 mod probe;
 mod qr;
+mod reach;
 mod remote;
 mod render;
 mod wire;

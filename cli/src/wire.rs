@@ -15,6 +15,30 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     pub(crate) pending_approvals: u64,
     pub(crate) providers: Vec<Provider>,
+    pub(crate) relay: Option<Relay>,
+}
+
+/// What the daemon says about its relay.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Relay {
+    pub(crate) enabled: bool,
+    pub(crate) url: String,
+    pub(crate) pin: Option<String>,
+    /// `off`, `connecting`, `registered` or `waiting`.
+    pub(crate) state: String,
+    /// Why the last attempt came to nothing.
+    pub(crate) error: Option<Trouble>,
+    pub(crate) retry_in_secs: Option<u64>,
+    pub(crate) rtt_ms: Option<u64>,
+    pub(crate) tunnels: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Trouble {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -160,8 +184,16 @@ pub(crate) struct Device {
 pub(crate) struct Pairing {
     pub(crate) pin: String,
     pub(crate) expires_in_seconds: u64,
-    /// Where a device finds the daemon.
-    pub(crate) url: String,
+    /// Its name; no secret.
+    #[serde(rename = "pairingId")]
+    pub(crate) id: String,
+    /// Where devices on the network find the daemon.
+    pub(crate) urls: Vec<String>,
+    /// Where devices elsewhere find it.
+    #[serde(rename = "relayUrl")]
+    pub(crate) relay: Option<String>,
+    /// Whether another machine can find it at all.
+    pub(crate) reachable: bool,
     #[serde(rename = "qrPayload")]
     pub(crate) qr_payload: Value,
 }

@@ -28,12 +28,37 @@ pub(crate) struct Pair {
     /// What the device may do: read, approve, full or admin
     #[arg(long, value_name = "ROLE", hide_possible_values = true)]
     pub(crate) role: Option<Role>,
+    /// What to call the device, whatever it calls itself
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Listen on the local network first, which takes a restart
+    #[arg(long, conflicts_with = "local")]
+    pub(crate) lan: bool,
+    /// Only for programs on this machine: show the PIN, and no code
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Do not ask: neither before a restart nor before the device is let in
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     /// Draw with `##` instead of half blocks
     #[arg(long)]
     pub(crate) ascii: bool,
     /// Allow pairing again after too many wrong codes had turned it off
     #[arg(long)]
     pub(crate) unlock: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Identity {
+    /// Print the id by which devices know this daemon
+    Show,
+    /// Take a new key and id; every device is revoked and must be paired anew
+    #[command(after_help = "rpc: daemon.resetIdentity")]
+    Reset {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

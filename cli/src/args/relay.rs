@@ -1,14 +1,48 @@
-//! Relays.
+//! Relays: whether this daemon is to be found at one, and running one.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use clawd_protocol::Fingerprint;
+use clawd_protocol::relay::RelayUrl;
+
+use crate::pin;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Relay {
     /// Run a relay in the foreground: it introduces devices to daemons and sees ciphertext only
     Serve(RelayServe),
+    /// Let paired devices find this machine from anywhere
+    Enable(RelayEnable),
+    /// Leave the relay; devices on the same network still find this machine
+    #[command(after_help = "rpc: daemon.setRelay")]
+    Disable,
+    /// Say whether the relay is reached
+    #[command(after_help = "rpc: daemon.status")]
+    Status,
+    /// Try the way through the relay, step by step
+    #[command(after_help = "rpc: daemon.status")]
+    Test,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  clawd relay enable
+  clawd relay enable --url wss://relay.example.org --access-token-file token.txt
+
+The relay learns this daemon's id, addresses, sizes and times; what is said it cannot read.
+
+rpc: daemon.setRelay, daemon.status")]
+pub(crate) struct RelayEnable {
+    /// Where it is [default: the one that is set, else wss://api.clawde.io/relay]
+    #[arg(long)]
+    pub(crate) url: Option<RelayUrl>,
+    /// Only with this key: sha256/BASE64, beside what the system's authorities say
+    #[arg(long, value_name = "PIN", value_parser = pin::read)]
+    pub(crate) pin: Option<Fingerprint>,
+    /// A file with what the relay wants to see; `-` for stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use crate::render::Screen;
 const ENVIRONMENT: &str = "\
 CLAWD_DATA_DIR   where the daemon keeps its files; --data-dir goes first
 CLAWD_PORT       its port; --port goes first, port in config.toml last
-CLAWD_BIND       its address; --bind goes first, bind in config.toml last
+CLAWD_BIND       its addresses; --bind goes first, bind in config.toml last
 CLAWD_REMOTE     the daemon elsewhere that is talked to; -R goes first, and -R '' means none
 HOME             your home directory, where the data directory is if nothing else is said
 XDG_DATA_HOME    where it is instead, on Linux: in clawd/ there
@@ -30,6 +30,9 @@ const FILES: &str = "\
 All in the data directory, which only you can enter (`clawd token path` says where):
 
 auth_token    the local token: whoever reads it may do everything
+identity.key  the key by which devices know this daemon (clawd identity show)
+relay.json    which relay is used, and what it wants to see (clawd relay status)
+remotes       other daemons of which this command is a device (clawd remote list)
 config.toml   your settings; must be readable by you only (chmod 600)
 audit.log     who did what, one JSON object a line; audit.log.1 and so on are older (clawd audit)
 clawd.db      sessions, messages, devices, events; -wal and -shm beside it belong to it
@@ -45,7 +48,7 @@ config.toml, read when the daemon starts:
 
   name = \"desk\"                # what devices call this machine
   port = 4300
-  bind = \"127.0.0.1\"           # or \"::1\"; both if left out
+  bind = \"0.0.0.0\"             # or a list; only 127.0.0.1 and ::1, which always stay, if left out
   hosts = []                   # names beside localhost that may stand in Host
   origins = []                 # web origins that may connect
 

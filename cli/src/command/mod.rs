@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use clawd_protocol::text::visible_line;
 use serde_json::Value;
 
-use crate::args::{Audit, Cli, Command, Policy, Relay, Stop};
+use crate::args::{Audit, Cli, Command, Pair, Policy, Relay, Stop};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
@@ -20,12 +20,14 @@ mod control;
 mod decision;
 mod device;
 mod help;
+mod identity;
 mod logs;
 mod open;
 mod pair;
 mod policy;
 mod provider;
 mod question;
+mod relay;
 mod relay_serve;
 mod remote;
 mod run;
@@ -67,6 +69,9 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Audit(args)) => audit::audit(&cli.global, screen, &args),
         Some(Command::Remote(args)) => remote::remote(&cli.global, screen, &args),
         Some(Command::Device(args)) => device::device(&there()?, screen, &args),
+        Some(Command::Identity(args)) => identity::identity(&cli.global, screen, &args),
+        Some(Command::Relay(Relay::Serve(args))) => relay_serve::serve(screen, &args),
+        Some(Command::Relay(args)) => relay::relay(&home()?, screen, &args),
         Some(Command::Session(args)) => session::session(&there()?, screen, &args),
         Some(Command::Run(args)) => run::run(&there()?, screen, &args),
         Some(Command::Send(args)) => send::send(&there()?, screen, &args),
@@ -80,7 +85,6 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Deny(args)) => approve::deny(&there()?, screen, &args),
         Some(Command::Logs(args)) => logs::logs(&cli.global, screen, &args),
         Some(Command::Provider(args)) => provider::provider(&there()?, screen, &args),
-        Some(Command::Relay(Relay::Serve(args))) => relay_serve::serve(screen, &args),
         Some(Command::Version) => help::version(screen),
         Some(Command::Help { topic }) => help::help(&topic, screen),
     }
@@ -91,7 +95,8 @@ const fn is_for_remotes(command: Option<&Command>) -> bool {
     match command {
         None => true,
         Some(command) => match command {
-            Command::Pair(_)
+            // The other two are about what this machine listens on.
+            Command::Pair(Pair { lan: false, local: false, .. })
             | Command::Run(_)
             | Command::Send(_)
             | Command::Tail(_)
@@ -119,6 +124,8 @@ const fn is_for_remotes(command: Option<&Command>) -> bool {
             | Command::Serve(_)
             | Command::Start
             | Command::Stop(Stop { session: None })
+            | Command::Pair(_)
+            | Command::Identity(_)
             | Command::Relay(_)
             | Command::Logs(_) => false,
         },

@@ -1,7 +1,6 @@
 //! `serve`: the daemon in the foreground.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::panic;
 
 use serde_json::json;
@@ -10,6 +9,7 @@ use crate::args::Global;
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::{self, Home};
+use crate::places::Places;
 use crate::render::Screen;
 
 /// `serve`; under `--detached` a parent is told how the start went.
@@ -37,17 +37,14 @@ pub(super) fn serve_or_report(
 pub(super) fn serve(home: Home, screen: &Screen, detached: bool) -> Result<Exit, Failure> {
     daemon::harden();
     hide_panics();
-    let addresses = home.bind.clone();
     let dir = home::shorten(&home.dir);
-    daemon::serve(home, screen.is_quiet(), |port| {
-        let places: Vec<String> = addresses
-            .into_iter()
-            .map(|address| SocketAddr::from((address, port)).to_string())
-            .collect();
-        let (version, places) = (env!("CARGO_PKG_VERSION"), places.join(" and "));
+    daemon::serve(home, screen.is_quiet(), |ready| {
+        let places = Places::of(ready.addresses, ready.port);
+        let version = env!("CARGO_PKG_VERSION");
         screen.say(&format!("clawd {version} listens on {places}, data in {dir}"));
+        places.warn(screen);
         if detached {
-            report(&json!({"ready": {"port": port}}));
+            report(&json!({"ready": {"port": ready.port}}));
         }
     })?;
     screen.say("clawd has stopped");

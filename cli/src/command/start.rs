@@ -4,6 +4,7 @@
 //! for a time to pass.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::{self, Home};
 use crate::log;
+use crate::places::Places;
 use crate::render::Screen;
 use crate::render::style::Mark;
 use crate::render::time;
@@ -36,12 +38,14 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
         let mut answer = answer;
         if let Some(object) = answer.as_object_mut() {
             object.insert("alreadyRunning".to_owned(), was_running.into());
+            object.insert("listening".to_owned(), spot(home)?.places().all().into());
             object.insert("providers".to_owned(), listed);
             object.insert("tokenPath".to_owned(), home.token_path().display().to_string().into());
         }
         screen.json(&answer)?;
         return Ok(exit);
     }
+    let places = spot(home)?.places();
     let style = screen.out;
     let ok = style.mark(Mark::Ok);
     let running = match was_running {
@@ -50,9 +54,8 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     };
     let memory = resident(status.pid).map_or_else(String::new, |mib| format!(", {mib} MB"));
     screen.line(&format!(
-        "{ok} clawd {} {running} on {}  {}",
+        "{ok} clawd {} {running} on {places}  {}",
         status.version,
-        home.at(status.port),
         style.dim(&format!("(pid {}{memory})", status.pid)),
     ))?;
     for one in &providers {
@@ -73,6 +76,8 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
             providers.iter().filter_map(provider::repair).chain(demo).collect();
         return Err(missing.hint(repairs.join("  or  ")));
     }
+    places.warn(screen);
+    warn_if_elsewhere(home, screen, was_running)?;
     screen.line("\nNext:")?;
     for (command, what) in [
         ("clawd run \"explain this repo\"", "try it here"),
@@ -94,10 +99,10 @@ pub(super) fn start(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     }
     let status: Status = typed(&answer)?;
     let running = if was_running { "is already running" } else { "is running" };
-    screen.note(
-        Mark::Ok,
-        &format!("clawd {running} on {} (pid {})", home.at(status.port), status.pid),
-    );
+    let places = spot(home)?.places();
+    screen.note(Mark::Ok, &format!("clawd {running} on {places} (pid {})", status.pid));
+    places.warn(screen);
+    warn_if_elsewhere(home, screen, was_running)?;
     Ok(Exit::Ok)
 }
 
@@ -109,15 +114,7 @@ pub(super) fn stop(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
         screen.say(&format!("ending {} running turns", status.active_sessions));
     }
     daemon.call("daemon.shutdown", json!({}))?;
-    let deadline = Instant::now() + STOP_TIMEOUT;
-    if !daemon.wait_closed(deadline) || !daemon::wait_released(&home.dir, deadline)? {
-        return Err(Failure::new(
-            Exit::Failure,
-            "still_running",
-            format!("clawd (pid {}) was told to stop and has not after 30 s", status.pid),
-        )
-        .hint(format!("kill {}", status.pid)));
-    }
+    wait_gone(home, daemon, status.pid)?;
     if screen.is_json() {
         screen.json(&json!({"stopped": true, "pid": status.pid}))?;
     } else {
@@ -126,11 +123,63 @@ pub(super) fn stop(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn connect_or_start(home: &Home) -> Result<(Connection, bool), Failure> {
+/// Waits until a daemon that was told to stop is gone, lock and all.
+pub(super) fn wait_gone(home: &Home, mut daemon: Connection, pid: u32) -> Result<(), Failure> {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    if !daemon.wait_closed(deadline) || !daemon::wait_released(&home.dir, deadline)? {
+        return Err(Failure::new(
+            Exit::Failure,
+            "still_running",
+            format!("clawd (pid {pid}) was told to stop and has not after 30 s"),
+        )
+        .hint(format!("kill {pid}")));
+    }
+    Ok(())
+}
+
+/// Where a daemon listens.
+#[derive(Debug)]
+pub(super) struct Spot {
+    pub(super) port: u16,
+    pub(super) bind: Vec<IpAddr>,
+}
+
+impl Spot {
+    pub(super) fn places(&self) -> Places {
+        Places::of(&self.bind, self.port)
+    }
+}
+
+/// Where the running daemon listens, which may have been told otherwise than we are; where one would, if none runs.
+pub(super) fn spot(home: &Home) -> Result<Spot, Failure> {
+    let holder = daemon::holder(&home.dir)?;
+    let port = holder.as_ref().and_then(|holder| holder.port).unwrap_or(home.port);
+    let bind = holder.map(|holder| holder.addresses).filter(|bind| !bind.is_empty());
+    Ok(Spot { port, bind: bind.unwrap_or_else(|| home.bind.clone()) })
+}
+
+/// Who asks for an address and finds a daemon that does not listen there must not believe that it does.
+fn warn_if_elsewhere(home: &Home, screen: &Screen, was_running: bool) -> Result<(), Failure> {
+    let listening = spot(home)?.bind;
+    let is_covered = |asked: &IpAddr| {
+        let by = |at: &IpAddr| at.is_unspecified() && at.is_ipv4() == asked.is_ipv4();
+        asked.is_loopback() || listening.iter().any(|at| at == asked || by(at))
+    };
+    let missing = home.bind.iter().find(|asked| !is_covered(asked));
+    if let (true, Some(address)) = (was_running, missing) {
+        screen.note(
+            Mark::Warn,
+            &format!("it does not listen on {address}: `clawd stop`, then start it again"),
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn connect_or_start(home: &Home) -> Result<(Connection, bool), Failure> {
     match home.connect() {
         Ok(daemon) => Ok((daemon, true)),
         Err(failure) if failure.kind == "not_running" => {
-            spawn(home)?;
+            spawn(home, &Spot { port: home.port, bind: home.bind.clone() })?;
             home.connect().map(|daemon| (daemon, false))
         }
         Err(failure) => Err(failure),
@@ -138,16 +187,13 @@ fn connect_or_start(home: &Home) -> Result<(Connection, bool), Failure> {
 }
 
 /// Starts `clawd serve` on its own and waits for its one line.
-fn spawn(home: &Home) -> Result<(), Failure> {
+pub(super) fn spawn(home: &Home, spot: &Spot) -> Result<(), Failure> {
     let io = |error: std::io::Error| Failure::io("cannot start the daemon", &error);
     let program = std::env::current_exe().map_err(io)?;
     daemon::make_dir(&home.dir)?;
-    let bind = match home.bind.as_slice() {
-        [one] => one.to_string(),
-        _ => "localhost".to_owned(),
-    };
+    let bind = spot.bind.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
     let mut child = Command::new(program)
-        .args(["serve", "--detached", "--port", &home.port.to_string()])
+        .args(["serve", "--detached", "--port", &spot.port.to_string()])
         .args(["--bind", &bind])
         .arg("--data-dir")
         .arg(&home.dir)

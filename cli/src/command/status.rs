@@ -1,8 +1,9 @@
 //! `status`, and `clawd` alone.
 
+use clawd_protocol::text::visible_line;
 use serde_json::json;
 
-use super::{columns, provider, session, typed};
+use super::{columns, provider, relay, session, start, typed};
 use crate::connection::Connection;
 use crate::exit::{Exit, Failure};
 use crate::home::{self, Home};
@@ -49,6 +50,10 @@ fn show(mut daemon: Connection, home: &Home, screen: &Screen) -> Result<(), Fail
     if screen.is_json() {
         if let Some(status) = answer.as_object_mut() {
             status.entry("status").or_insert_with(|| "running".into());
+            if home.away.is_none() {
+                let places = start::spot(home)?.places().all();
+                status.entry("listening").or_insert_with(|| places.into());
+            }
         }
         return screen.json(&answer);
     }
@@ -65,8 +70,12 @@ fn show(mut daemon: Connection, home: &Home, screen: &Screen) -> Result<(), Fail
     let field = |name: &str, value: &str| screen.line(&format!("  {name:<10} {value}"));
     match (&home.away, &daemon.way) {
         (Some(_), Some(way)) => field("reached by", way)?,
-        (Some(_) | None, _) => field("listening", &home.at(status.port).to_string())?,
+        (Some(_), None) => {}
+        (None, _) => field("listening", &start::spot(home)?.places().to_string())?,
     }
+    let relay =
+        status.relay.as_ref().map_or_else(|| "off".to_owned(), |one| relay::line(one, screen.out));
+    field("relay", &relay)?;
     if screen.is_verbose() {
         for (at, one) in status.providers.iter().enumerate() {
             let name = if at == 0 { "providers" } else { "" };
@@ -77,8 +86,7 @@ fn show(mut daemon: Connection, home: &Home, screen: &Screen) -> Result<(), Fail
             status.providers.iter().map(|one| provider::short(one, screen.out)).collect();
         field("providers", &providers.join("  "))?;
     }
-    let connected = devices.iter().filter(|device| device.connected).count();
-    field("devices", &format!("{} paired, {connected} connected", devices.len()))?;
+    field("devices", &connected(&devices))?;
     if screen.is_verbose() {
         field("pid", &status.pid.to_string())?;
     }
@@ -96,6 +104,22 @@ fn show(mut daemon: Connection, home: &Home, screen: &Screen) -> Result<(), Fail
         ))?;
     }
     Ok(())
+}
+
+/// `3 paired, 1 connected ("Ana's iPhone", relay)`.
+fn connected(devices: &[Device]) -> String {
+    let here: Vec<&Device> = devices.iter().filter(|device| device.connected).collect();
+    let who = match here.as_slice() {
+        [one] => {
+            let via = one
+                .via
+                .as_deref()
+                .map_or_else(String::new, |via| format!(", {}", visible_line(via)));
+            format!(" (\"{}\"{via})", visible_line(&one.name))
+        }
+        _ => String::new(),
+    };
+    format!("{} paired, {} connected{who}", devices.len(), here.len())
 }
 
 fn show_sessions(screen: &Screen, sessions: Vec<Session>) -> Result<(), Failure> {

@@ -81,7 +81,7 @@ fn draw_token(home: &Home, screen: &Screen, ascii: bool) -> Result<(), Failure> 
     }
     let drawing = Drawing::of(token.expose())?;
     let ink = pair::ink(ascii, screen);
-    pair::check_size(&drawing, ink, pair::window())?;
+    pair::check_size(&drawing, ink, 1, pair::window())?;
     let mut signals = pair::signals()?;
     let mut page = pair::Page::open(screen)?;
     let mut lines = drawing.lines(ink, screen.out.colour || !ascii);
