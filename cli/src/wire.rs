@@ -187,6 +187,9 @@ pub(crate) struct Pairing {
     /// Its name; no secret.
     #[serde(rename = "pairingId")]
     pub(crate) id: String,
+    /// The one key that may answer.
+    #[serde(rename = "daemonId")]
+    pub(crate) daemon_id: String,
     /// Where devices on the network find the daemon.
     pub(crate) urls: Vec<String>,
     /// Where devices elsewhere find it.

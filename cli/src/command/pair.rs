@@ -3,13 +3,14 @@
 //! Owns the way to a window that somebody can come through; `show` has what happens while it is open. Invariant (security
 //! D7): no code is drawn that cannot work, and none that holds more than a ticket for this window.
 
+use clawd_protocol::Fingerprint;
+use clawd_protocol::text::visible_line;
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{relay, typed};
 use crate::args::Pair as Args;
 use crate::connection::Connection;
-use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::interrupts::Interrupts;
@@ -88,7 +89,7 @@ pub(super) fn pair(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Fa
     }
     let pairing: Pairing = typed(&answer)?;
     if request.local.is_none() {
-        check(&mut daemon, home, screen, &pairing, &status)?;
+        check(&mut daemon, screen, &pairing, &status)?;
     }
     if !screen.is_tty {
         if !args.yes {
@@ -107,7 +108,7 @@ pub(super) fn qr(home: &Home, screen: &Screen, ascii: bool) -> Result<Exit, Fail
     let status: Status = typed(&daemon.call("daemon.status", json!({}))?)?;
     let request = Request { params: Map::new(), screen, is_ascii: ascii, local: None };
     let pairing: Pairing = typed(&daemon.call("daemon.pairPin", &request.params)?)?;
-    check(&mut daemon, home, screen, &pairing, &status)?;
+    check(&mut daemon, screen, &pairing, &status)?;
     if screen.is_json() || !screen.is_tty {
         screen.line(&pairing.payload())?;
         return Ok(Exit::Ok);
@@ -123,19 +124,18 @@ pub(super) fn qr(home: &Home, screen: &Screen, ascii: bool) -> Result<Exit, Fail
 /// Whether another machine can come through this window; closes it if none can.
 fn check(
     daemon: &mut Connection,
-    home: &Home,
     screen: &Screen,
     pairing: &Pairing,
     status: &Status,
 ) -> Result<(), Failure> {
     let mut ways = 0;
-    let key = daemon::identity(&home.dir)?;
+    let key = pairing.daemon_id.parse::<Fingerprint>();
     if !pairing.urls.is_empty() {
         screen.say("checking that a device can reach this machine");
     }
     for url in &pairing.urls {
-        let shown = clawd_protocol::text::visible_line(url);
-        match key.ok_or_else(|| "no key".to_owned()).and_then(|key| reach::check(url, key)) {
+        let shown = visible_line(url);
+        match key.map_err(|error| error.to_string()).and_then(|key| reach::check(url, key)) {
             Ok(at) => {
                 ways += 1;
                 screen.note(Mark::Ok, &at.to_string());
@@ -193,12 +193,12 @@ fn show_until_over(
             );
             Ok(Exit::Ok)
         }
-        Outcome::Declined(name) => Err(Failure::new(
+        Outcome::Declined(why) => Err(Failure::new(
             Exit::Failure,
             "declined",
-            format!("\"{name}\" was not let in, and the PIN and the code are used up"),
+            format!("the device was not let in: {why}"),
         )
-        .hint("show new ones with `clawd pair`")),
+        .hint("its PIN and code are used up; show new ones with `clawd pair`")),
         Outcome::Expired => {
             Err(Failure::new(Exit::Failure, "expired", "nobody came before the PIN expired")
                 .hint("show a new one with `clawd pair`"))

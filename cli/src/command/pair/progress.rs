@@ -17,7 +17,13 @@ const NAME_CHARS_MAX: usize = 64;
 /// How a window came to its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Paired { id: String, name: String, platform: String, role: Option<String> },
+    Paired {
+        id: String,
+        name: String,
+        platform: String,
+        role: Option<String>,
+    },
+    /// Not let in, and why.
     Declined(String),
     Expired,
     Closed(String),
@@ -104,7 +110,7 @@ pub(super) fn understand(event: &Event, pairing: &str) -> Progress {
                         code: text("code"),
                     })
                 }
-                "declined" => Progress::Over(Outcome::Declined(text("name"))),
+                "declined" => Progress::Over(Outcome::Declined(detail)),
                 "expired" => Progress::Over(Outcome::Expired),
                 "closed" | "cancelled" | "failed" => Progress::Over(Outcome::Closed(detail)),
                 state if detail.is_empty() => Progress::State(visible_line(state).into_owned()),
@@ -131,8 +137,8 @@ mod tests {
         assert!(matches!(paired, Progress::Over(Outcome::Paired { .. })));
         let wrong = event("pairing.progress", json!({"state": "refused", "detail": "2\u{1b}left"}));
         assert_eq!(understand(&wrong, "w"), Progress::State(r"2\u{1b}left".to_owned()));
-        let declined = event("pairing.progress", json!({"state": "declined", "name": "n"}));
-        let over = Progress::Over(Outcome::Declined("n".to_owned()));
+        let declined = event("pairing.progress", json!({"state": "declined", "detail": "no"}));
+        let over = Progress::Over(Outcome::Declined("no".to_owned()));
         assert_eq!(understand(&declined, "w"), over);
         assert_eq!(understand(&event("session.created", json!({})), "w"), Progress::Other);
     }

@@ -58,7 +58,9 @@ impl<'a> Show<'a> {
         loop {
             let now = Instant::now();
             let until = match &self.asked {
-                Some((_, until)) if now >= *until => return self.decide(false),
+                Some((_, until)) if now >= *until => {
+                    return self.decline("nobody answered in time");
+                }
                 None if now >= self.poster.expires => return Ok(Outcome::Expired),
                 Some((_, until)) => *until,
                 None => self.poster.expires,
@@ -100,20 +102,37 @@ impl<'a> Show<'a> {
         self.asked = Some((candidate, until));
         let is_put = self.keys.as_mut().is_some_and(|keys| keys.ask().is_ok());
         if !is_put {
-            return self.decide(false).map(Some);
+            return self.decline("there is no terminal to ask on").map(Some);
         }
         self.page.last_line(&question)?;
         Ok(None)
     }
 
-    /// Tells the daemon. It lets nobody in of whom it was not told in time.
-    fn decide(&mut self, accept: bool) -> Result<Outcome, Failure> {
-        let Some((candidate, _)) = self.asked.take() else { return Ok(Outcome::Interrupted) };
+    /// Says no. The daemon lets nobody in of whom it was not told in time, so this one stays out in any case.
+    fn decline(&mut self, why: &str) -> Result<Outcome, Failure> {
+        match self.tell(false)? {
+            Some(outcome) => Ok(outcome),
+            None => Ok(Outcome::Declined(why.to_owned())),
+        }
+    }
+
+    /// Tells the daemon; what came of the window, if it is over already.
+    fn tell(&mut self, accept: bool) -> Result<Option<Outcome>, Failure> {
+        let Some((candidate, _)) = self.asked.take() else { return Ok(None) };
         let told = json!({"pairingId": candidate.pairing, "accept": accept});
         match self.daemon.call("daemon.pairConfirm", told) {
-            Ok(_) if !accept => return Ok(Outcome::Declined(candidate.name)),
-            Ok(_) => {}
-            Err(failure) => return Ok(Outcome::Closed(failure.message)),
+            Ok(_) => Ok(None),
+            Err(failure) if failure.kind == "not_pending" => {
+                Ok(Some(Outcome::Declined("it has left, or waited too long".to_owned())))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Says yes, and waits until it is in.
+    fn accept(&mut self) -> Result<Outcome, Failure> {
+        if let Some(outcome) = self.tell(true)? {
+            return Ok(outcome);
         }
         // Its word on that is an event, and comes at once.
         let deadline = Instant::now() + SETTLING;
@@ -137,7 +156,8 @@ impl<'a> Show<'a> {
             Typed::Key(b'q' | b'Q') => Ok(Some(Outcome::Interrupted)),
             Typed::Key(b'r' | b'R') => self.renew().map(|()| None),
             Typed::Key(_) | Typed::Nothing => Ok(None),
-            Typed::Answer(accept) => self.decide(accept).map(Some),
+            Typed::Answer(true) => self.accept().map(Some),
+            Typed::Answer(false) => self.decline("you said no").map(Some),
             Typed::Gone => self.leave().map(Some),
         }
     }
@@ -145,7 +165,7 @@ impl<'a> Show<'a> {
     /// Nobody is here any more: who waits for an answer gets a no.
     fn leave(&mut self) -> Result<Outcome, Failure> {
         if self.asked.is_some() {
-            self.decide(false)?;
+            self.tell(false)?;
         }
         Ok(Outcome::Interrupted)
     }
