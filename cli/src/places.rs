@@ -41,16 +41,25 @@ impl Places {
         }
         let to = match self.elsewhere.as_slice() {
             [] => "it, once a network is up".to_owned(),
-            some => some.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and "),
+            some => listed(&some.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
         };
         screen.note(Mark::Warn, &format!("other machines can connect to {to}"));
         screen.say("  only TLS with a paired device's token is accepted there; next: clawd pair");
     }
 }
 
+/// `a`, `a and b`, `a, b and c`.
+fn listed(words: &[String]) -> String {
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+        None => String::new(),
+    }
+}
+
 impl fmt::Display for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.all().join(" and "))
+        f.write_str(&listed(&self.all()))
     }
 }
 
@@ -68,6 +77,12 @@ mod tests {
         let both = places(&["127.0.0.1", "::1"]);
         assert!(!both.is_open && both.elsewhere.is_empty());
         assert_eq!(both.to_string(), "127.0.0.1:4300 and [::1]:4300");
+    }
+
+    #[test]
+    fn places_are_listed_as_in_a_sentence() {
+        let of = |count| listed(&["a", "b", "c"].map(str::to_owned)[..count]);
+        assert_eq!([of(0), of(1), of(2), of(3)], ["", "a", "a and b", "a, b and c"]);
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn warn_if_elsewhere(home: &Home, screen: &Screen, was_running: bool) -> Result<
     if let (true, Some(address)) = (was_running, missing) {
         screen.note(
             Mark::Warn,
-            &format!("it does not listen on {address}: `clawd stop`, then start it again"),
+            &format!("it does not listen on {address} now: `clawd stop`, then start it again"),
         );
     }
     Ok(())

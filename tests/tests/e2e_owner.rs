@@ -1,0 +1,339 @@
+//! What an owner types to be reached: pairing at the terminal, addresses, the identity, the relay.
+
+use std::process::Command;
+
+use clawd_tests::daemon::{Client, Daemon, Session, Site, Terminal, skip};
+use serde_json::{Value, json};
+
+/// The end of the question before a device is let in.
+const ASKED: &str = "in? [y/N] ";
+const ALTERNATE_ON: &str = "\x1b[?1049h";
+const ALTERNATE_OFF: &str = "\x1b[?1049l";
+const QR: [char; 3] = ['█', '▀', '▄'];
+/// The address that a namespace of ours has beside loopback.
+const ADDRESS: &str = "192.168.77.1";
+
+fn site() -> Site {
+    let mut site = Site::new();
+    site.env.push(("NO_COLOR".to_owned(), "1".to_owned()));
+    site
+}
+
+fn terminal(test: &str) -> Option<Terminal> {
+    let terminal = Terminal::open(120, 60);
+    if terminal.is_none() {
+        skip(test, "there is no setsid of util-linux");
+    }
+    terminal
+}
+
+/// The PIN that is shown last.
+fn pin(shown: &mut Session) -> String {
+    shown.wait_for("expires in");
+    let output = shown.process.output();
+    let (_, rest) = output.rsplit_once("PIN  ").expect("a PIN is shown");
+    rest.chars().take(7).filter(char::is_ascii_digit).collect()
+}
+
+/// A device that has typed the PIN and waits.
+struct Guest {
+    client: Client,
+    call: u64,
+}
+
+impl Guest {
+    fn knocks(daemon: &Daemon, pin: &str) -> Self {
+        let mut client = daemon.connect();
+        let params = json!({"pin": pin, "name": "Ana's phone", "platform": "ios"});
+        let call = client.begin("device.pair", &params);
+        Self { client, call }
+    }
+
+    fn is_let_in(mut self) -> bool {
+        self.client.finish(self.call).is_ok()
+    }
+}
+
+fn devices(daemon: &Daemon) -> usize {
+    let listed = daemon.owner().call("device.list", json!({})).expect("a list");
+    listed.as_array().map_or(0, Vec::len)
+}
+
+/// `clawd pair` at a terminal, up to the question.
+fn asked(daemon: &Daemon, site: &Site, terminal: Terminal) -> (Session, Guest) {
+    let mut shown = terminal.run(&site.command(&["pair", "--local"]));
+    let pin = pin(&mut shown);
+    let guest = Guest::knocks(daemon, &pin);
+    shown.wait_for(ASKED);
+    (shown, guest)
+}
+
+#[test]
+fn d5_a_device_is_let_in_by_an_explicit_yes_and_shown_before() {
+    let Some(terminal) = terminal("d5_a_device_is_let_in_by_an_explicit_yes") else { return };
+    let site = site();
+    let daemon = site.start();
+    let (mut shown, guest) = asked(&daemon, &site, terminal);
+    assert_eq!(devices(&daemon), 0, "it was let in before anybody said so");
+    shown.press("y\n");
+    let (code, output) = shown.end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(guest.is_let_in());
+    assert_eq!(devices(&daemon), 1);
+    for shown in ["name       Ana's phone", "platform   ios", "code       "] {
+        assert!(output.contains(shown), "{shown}: {output}");
+    }
+    let (_, after) = output.rsplit_once(ALTERNATE_OFF).expect("the alternate screen is left");
+    assert!(after.contains("paired \"Ana's phone\" (ios)"), "{after}");
+}
+
+#[test]
+fn d5_whatever_else_is_typed_keeps_a_device_out() {
+    for keys in ["\n", "n\n", "yy\n", "\x04"] {
+        let Some(terminal) = terminal("d5_whatever_else_is_typed_keeps_out") else { return };
+        let site = site();
+        let daemon = site.start();
+        let (mut shown, guest) = asked(&daemon, &site, terminal);
+        shown.press(keys);
+        let (code, output) = shown.end();
+        assert!(code == Some(1) || code == Some(130), "{keys:?}: {output}");
+        assert!(!guest.is_let_in(), "{keys:?}");
+        assert_eq!(devices(&daemon), 0, "{keys:?}");
+    }
+}
+
+#[test]
+fn k2_keys_typed_before_the_question_let_nobody_in() {
+    let Some(terminal) = terminal("k2_keys_typed_before_the_question") else { return };
+    let site = site();
+    let daemon = site.start();
+    let mut shown = terminal.run(&site.command(&["pair", "--local"]));
+    let pin = pin(&mut shown);
+    shown.press("y\ny\ny");
+    let guest = Guest::knocks(&daemon, &pin);
+    shown.wait_for(ASKED);
+    shown.press("\n");
+    let (code, output) = shown.end();
+    assert_eq!(code, Some(1), "{output}");
+    assert!(!guest.is_let_in());
+    assert_eq!(devices(&daemon), 0);
+}
+
+#[test]
+fn k2_a_piped_yes_lets_nobody_in() {
+    let Some(terminal) = terminal("k2_a_piped_yes_lets_nobody_in") else { return };
+    let site = site();
+    let daemon = site.start();
+    let pair = site.command(&["pair", "--local"]);
+    let mut piped = Command::new("/bin/sh");
+    piped.args(["-c", "printf 'y\\ny\\n' | \"$0\" \"$@\""]).arg(pair.get_program());
+    piped.args(pair.get_args()).env_clear().current_dir(site.repo());
+    piped.envs(pair.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut shown = terminal.run(&piped);
+    let pin = pin(&mut shown);
+    let guest = Guest::knocks(&daemon, &pin);
+    shown.wait_for(ASKED);
+    shown.press("\n");
+    let (code, output) = shown.end();
+    assert_eq!(code, Some(1), "{output}");
+    assert!(!guest.is_let_in());
+}
+
+#[test]
+fn k2_a_closed_terminal_lets_nobody_in() {
+    let Some(terminal) = terminal("k2_a_closed_terminal_lets_nobody_in") else { return };
+    let site = site();
+    let daemon = site.start();
+    let (shown, guest) = asked(&daemon, &site, terminal);
+    let mut process = shown.close();
+    process.wait();
+    assert!(!guest.is_let_in());
+    assert_eq!(devices(&daemon), 0);
+}
+
+#[test]
+fn d5_yes_beforehand_lets_in_without_a_question_and_says_so() {
+    let Some(terminal) = terminal("d5_yes_beforehand") else { return };
+    let site = site();
+    let daemon = site.start();
+    let mut shown = terminal.run(&site.command(&["pair", "--local", "--yes", "--name", "desk"]));
+    let pin = pin(&mut shown);
+    assert!(Guest::knocks(&daemon, &pin).is_let_in());
+    let (code, output) = shown.end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("without being asked about"), "{output}");
+    assert!(output.contains("paired \"desk\"") && !output.contains(ASKED), "{output}");
+}
+
+#[test]
+fn d7_no_code_is_drawn_that_cannot_work() {
+    let site = site();
+    let daemon = site.start();
+    for command in [&["pair"][..], &["token", "qr"]] {
+        let (code, out, err) = site.run(command);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert!(err.contains("clawd pair --lan") && err.contains("relay enable"), "{err}");
+        let Some(terminal) = terminal("d7_no_code_is_drawn_that_cannot_work") else { return };
+        let (code, output) = terminal.run(&site.command(command)).end();
+        assert_eq!(code, Some(1), "{output}");
+        assert!(!output.contains(ALTERNATE_ON) && !output.contains(QR), "{output}");
+    }
+    let opened = daemon.owner().call("daemon.status", json!({})).expect("it goes on");
+    assert!(opened.is_object());
+}
+
+/// A shell that runs `script` in a network of its own, in which this machine has one address beside loopback; nothing
+/// where that is not allowed.
+fn alone(site: &Site, script: &str) -> Option<Command> {
+    let tried = Command::new("unshare").args(["-rn", "ip", "link", "set", "lo", "up"]).output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        skip(script, "there are no namespaces for us");
+        return None;
+    }
+    let clawd = site.command(&[]);
+    let mut alone = Command::new("unshare");
+    let setup = format!("ip link set lo up && ip addr add {ADDRESS}/32 dev lo");
+    alone.args(["-rn", "/bin/sh", "-c", &format!("{setup} && {script}")]).arg(clawd.get_program());
+    alone.args(clawd.get_args()).env_clear().current_dir(site.repo());
+    let set: Vec<_> = clawd.get_envs().filter_map(|(name, value)| Some((name, value?))).collect();
+    alone.envs(set).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    Some(alone)
+}
+
+#[test]
+fn k3_codes_are_renewed_and_leave_nothing_on_the_main_screen() {
+    let name = "k3_codes_are_renewed_and_leave_nothing";
+    for command in ["pair", "token qr"] {
+        let Some(terminal) = terminal(name) else { return };
+        let site = site();
+        let script = format!(
+            "\"$0\" start -q --bind 0.0.0.0 \"$@\" && \"$0\" {command} \"$@\"; code=$?; \"$0\" -q stop \"$@\"; exit $code"
+        );
+        let Some(alone) = alone(&site, &script) else { return };
+        let mut shown = terminal.run(&alone);
+        let first = pin(&mut shown);
+        let output = shown.process.output();
+        assert!(output.contains(&format!("✓ {ADDRESS}:4300")), "{output}");
+        assert!(output.contains(&format!("wss://{ADDRESS}:4300")) && output.contains(QR));
+        shown.press("r");
+        let other = |output: &str| {
+            let (_, rest) = output.rsplit_once("PIN  ")?;
+            let pin: String = rest.chars().take(7).filter(char::is_ascii_digit).collect();
+            (pin != first && rest.contains("expires in")).then_some(pin)
+        };
+        let second = shown.process.wait_for(other).expect("another PIN");
+        shown.press("q");
+        let (code, output) = shown.end();
+        assert_eq!(code, Some(130), "{output}");
+        let parts: Vec<&str> = output.split(ALTERNATE_ON).collect();
+        let [before, page] = parts.as_slice() else { panic!("one page: {output}") };
+        let (page, after) = page.split_once(ALTERNATE_OFF).expect("the alternate screen is left");
+        assert!(page.ends_with("\x1b[2J\x1b[3J\x1b[H"), "{page}");
+        for pin in [first, second] {
+            let grouped = format!("{} {}", &pin[..3], &pin[3..]);
+            for main in [before, after] {
+                assert!(!main.contains(&pin) && !main.contains(&grouped), "{main}");
+                assert!(!main.contains(QR), "{main}");
+            }
+        }
+    }
+}
+
+#[test]
+fn f1_a_daemon_for_others_says_what_that_means_and_goes_back_to_loopback() {
+    let site = site();
+    let script = "\"$0\" start \"$@\" && \"$0\" pair --lan --yes \"$@\" && \"$0\" status \"$@\" \
+        && \"$0\" stop \"$@\" && echo again && \"$0\" start \"$@\" && \"$0\" stop \"$@\"";
+    let Some(mut alone) = alone(&site, script) else { return };
+    let output = alone.output().expect("it runs");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    assert!(output.status.success(), "{out}{err}");
+    assert!(err.contains(&format!("✓ {ADDRESS}:4300")), "{err}");
+    let payload: Value =
+        serde_json::from_str(out.lines().next().unwrap_or_default()).expect("JSON");
+    assert_eq!(payload["url"], format!("wss://{ADDRESS}:4300"));
+    assert!(payload["ticket"].is_string() && payload.get("pin").is_none(), "{payload}");
+    let listening = out.lines().find(|line| line.contains("listening")).expect("a status");
+    assert!(listening.contains("127.0.0.1:4300") && listening.contains(ADDRESS), "{listening}");
+    let last = err.lines().rfind(|line| line.contains("is running on")).expect("started again");
+    assert!(last.contains("127.0.0.1:4300") && !last.contains(ADDRESS), "{last}");
+}
+
+#[test]
+fn f1_the_start_warns_and_says_how_to_pair() {
+    let site = site();
+    let script = format!("\"$0\" start --bind {ADDRESS} \"$@\" && \"$0\" stop \"$@\"");
+    let Some(mut alone) = alone(&site, &script) else { return };
+    let err = String::from_utf8_lossy(&alone.output().expect("it runs").stderr).into_owned();
+    assert!(err.contains(&format!("127.0.0.1:4300, [::1]:4300 and {ADDRESS}:4300")), "{err}");
+    assert!(err.contains(&format!("other machines can connect to {ADDRESS}:4300")), "{err}");
+    assert!(err.contains("only TLS with a paired device's token") && err.contains("clawd pair"));
+}
+
+#[test]
+fn f1_an_address_that_is_not_ours_is_refused_with_advice() {
+    let site = site();
+    // TEST-NET-1 (RFC 5737) is nobody's.
+    for command in ["serve", "start", "up"] {
+        let (code, _, err) = site.run(&[command, "--bind", "192.0.2.1", "--port", "0"]);
+        assert_eq!(code, Some(2), "{command}: {err}");
+        assert!(err.contains("cannot listen on 192.0.2.1"), "{command}: {err}");
+        assert!(err.contains("hint: "), "{command}: {err}");
+    }
+    let (code, _, err) = site.run(&["start", "--bind", "here"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("`here` is not an address to listen on"), "{err}");
+}
+
+#[test]
+fn an_identity_is_shown_with_the_daemon_on_and_off() {
+    let site = site();
+    let (code, _, err) = site.run(&["identity", "show"]);
+    assert_eq!(code, Some(9), "{err}");
+    let daemon = site.start();
+    let of_status = daemon.owner().call("daemon.status", json!({})).expect("a status");
+    let shown = || -> Value {
+        let (code, out, err) = site.run(&["identity", "show", "--json"]);
+        assert_eq!(code, Some(0), "{err}");
+        serde_json::from_str(&out).expect("JSON")
+    };
+    let first = shown();
+    assert_eq!(first["daemonId"], of_status["daemonId"]);
+    assert!(first["pin"].as_str().expect("a pin").starts_with("sha256/"));
+    daemon.stop();
+    assert_eq!(shown(), first);
+    let (_, out, _) = site.run(&["identity", "show"]);
+    assert!(out.contains(first["grouped"].as_str().expect("grouped")), "{out}");
+}
+
+#[test]
+fn an_identity_is_not_replaced_without_a_word() {
+    let site = site();
+    let daemon = site.start();
+    let before = site.run(&["identity", "show"]).1;
+    let (code, _, err) = site.run(&["identity", "reset"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("--yes"), "{err}");
+    assert_eq!(site.run(&["identity", "show"]).1, before);
+    assert_eq!(devices(&daemon), 0);
+}
+
+#[test]
+fn g7_a_relay_that_cannot_be_is_refused_before_anybody_is_told() {
+    let site = site();
+    for (args, why) in [
+        (&["--url", "ws://relay.example.org"][..], "use wss://"),
+        (&["--url", "https://relay.example.org"], "begins with wss://"),
+        (&["--url", "wss://user@relay.example.org"], "wss://HOST"),
+        (&["--pin", "sha256/AAAA"], "44 characters of base64"),
+        (&["--access-token-file", "/nonexistent"], "--access-token-file"),
+    ] {
+        let (code, _, err) = site.run(&[&["relay", "enable"], args].concat());
+        assert_eq!(code, Some(2), "{args:?}: {err}");
+        assert!(err.contains(why), "{args:?}: {err}");
+    }
+    assert!(!site.data().join("clawd.lock").exists(), "a daemon was started for nothing");
+}
