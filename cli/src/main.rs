@@ -12,7 +12,6 @@
 //! | `interrupts` | signals, waited for like the rest |
 //! | `daemon` | all that touches the runtime |
 //! | `demo` | the agent that is no model, which the daemon runs like any other |
-//! | `pin` | how keys are spelled |
 //! | `render`, `qr` | what is seen |
 //! | `exit` | exit codes and errors |
 
@@ -26,7 +25,6 @@ mod exit;
 mod home;
 mod interrupts;
 mod log;
-mod pin;
 mod places;
 mod probe;
 mod qr;

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use clawd_protocol::Fingerprint;
-use clawd_protocol::relay::RelayUrl;
-
-use crate::pin;
+use clawd_protocol::relay::{RelayUrl, pin};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Relay {
@@ -38,7 +36,7 @@ pub(crate) struct RelayEnable {
     #[arg(long)]
     pub(crate) url: Option<RelayUrl>,
     /// Only with this key: sha256/BASE64, beside what the system's authorities say
-    #[arg(long, value_name = "PIN", value_parser = pin::read)]
+    #[arg(long, value_name = "PIN", value_parser = pin::parse)]
     pub(crate) pin: Option<Fingerprint>,
     /// A file with what the relay wants to see; `-` for stdin
     #[arg(long, value_name = "FILE")]

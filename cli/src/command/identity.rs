@@ -1,6 +1,7 @@
 //! `identity show|reset`: the key by which devices know this daemon.
 
 use clawd_protocol::Fingerprint;
+use clawd_protocol::relay::pin;
 use serde_json::{Value, json};
 
 use super::{confirm, start, typed};
@@ -8,7 +9,6 @@ use crate::args::{Global, Identity as Args};
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::{self, Home};
-use crate::pin;
 use crate::render::Screen;
 use crate::render::style::Mark;
 use crate::wire::{Device, Status};
@@ -30,7 +30,7 @@ pub(super) fn identity(global: &Global, screen: &Screen, args: &Args) -> Result<
 
 /// All spellings of one id.
 fn spelled(id: Fingerprint) -> Value {
-    json!({"daemonId": id.to_string(), "grouped": id.grouped(), "pin": pin::write(id)})
+    json!({"daemonId": id.to_string(), "grouped": id.grouped(), "pin": pin::format(&id)})
 }
 
 fn show(screen: &Screen, id: Fingerprint) -> Result<(), Failure> {
@@ -40,7 +40,7 @@ fn show(screen: &Screen, id: Fingerprint) -> Result<(), Failure> {
     let field = |name: &str, value: &str| screen.line(&format!("{name:<10} {value}"));
     field("id", &id.grouped())?;
     field("daemonId", &id.to_string())?;
-    field("pin", &pin::write(id))
+    field("pin", &pin::format(&id))
 }
 
 /// The daemon does it, since it must forget its devices in the same breath. Whoever ran it then finds it running again.

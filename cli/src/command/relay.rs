@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clawd_protocol::access::token::Secret;
+use clawd_protocol::relay::pin;
 use clawd_protocol::text::visible_line;
 use serde_json::{Value, json};
 
@@ -14,7 +15,6 @@ use crate::args::{Relay as Args, RelayEnable};
 use crate::connection::{Connection, Woken};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
-use crate::pin;
 use crate::render::Screen;
 use crate::render::style::{Mark, Style};
 use crate::wire::{Relay, Status};
@@ -52,7 +52,7 @@ fn enable(home: &Home, screen: &Screen, args: &RelayEnable) -> Result<Exit, Fail
     // What belongs to one relay is not kept for another: its key is not that one's, and its token is none of its business.
     let is_other = before.is_none_or(|before| before != url);
     if args.pin.is_some() || is_other {
-        wanted["pin"] = args.pin.map(pin::write).into();
+        wanted["pin"] = args.pin.as_ref().map(pin::format).into();
     }
     if access_token.is_some() || is_other {
         wanted["accessToken"] = access_token.as_ref().map(Secret::expose).into();
