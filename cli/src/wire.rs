@@ -16,6 +16,7 @@ pub(crate) struct Status {
     pub(crate) pending_approvals: u64,
     pub(crate) providers: Vec<Provider>,
     pub(crate) relay: Option<Relay>,
+    pub(crate) daemon_id: String,
 }
 
 /// What the daemon says about its relay.

@@ -337,3 +337,55 @@ fn g7_a_relay_that_cannot_be_is_refused_before_anybody_is_told() {
     }
     assert!(!site.data().join("clawd.lock").exists(), "a daemon was started for nothing");
 }
+
+/// A port on which nobody listens.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    format!("ws://{}", listener.local_addr().expect("it is bound"))
+}
+
+#[test]
+fn a_relay_is_enabled_tried_and_left_again() {
+    let site = site();
+    let daemon = site.start();
+    let url = nobody();
+    let (code, out, err) = site.run(&["relay", "enable", "--url", &url]);
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
+    assert!(err.contains("it learns this daemon's id, addresses, sizes and times"), "{err}");
+    assert!(err.contains(&format!("not connected to {url}")) && err.contains("hint: "), "{err}");
+    let (code, out, _) = site.run(&["status"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains(&format!("relay      not connected to {url}")), "{out}");
+    let (code, out, err) = site.run(&["relay", "test", "--json"]);
+    assert_eq!(code, Some(1), "{err}");
+    let test: Value = serde_json::from_str(&out).expect("JSON");
+    let steps = test["steps"].as_array().expect("steps");
+    assert_eq!((test["ok"].as_bool(), steps.len()), (Some(false), 2), "{test}");
+    assert_eq!((&steps[0]["ok"], &steps[1]["ok"]), (&json!(true), &json!(false)), "{test}");
+    let (code, out, err) = site.run(&["pair"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("✗ relay not connected") && err.contains("clawd pair --lan"), "{err}");
+    let (code, _, err) = site.run(&["relay", "disable"]);
+    assert_eq!(code, Some(0), "{err}");
+    let of_status = daemon.owner().call("daemon.status", json!({})).expect("a status");
+    assert_eq!(of_status["relay"]["enabled"], false, "{of_status}");
+    assert_eq!(site.run(&["relay", "test"]).0, Some(1));
+}
+
+#[test]
+fn g9_a_new_identity_shuts_every_device_out_and_the_daemon_runs_again_where_it_did() {
+    let site = site();
+    let daemon = site.start();
+    let port = daemon.port;
+    let mut owner = daemon.owner();
+    let (_, token) = daemon.connect().pair(&mut owner, "full");
+    let before = site.run(&["identity", "show"]).1;
+    let (code, out, err) = site.run(&["identity", "reset", "--yes"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("1 device was revoked"), "{err}");
+    assert!(out.starts_with("id ") && out != before, "{out}");
+    assert_eq!(site.run(&["identity", "show"]).1, out);
+    let mut stranger = Client::tcp(port).expect("it listens where it did");
+    assert!(stranger.auth(&token).is_err(), "the device is let in");
+    assert_eq!(site.run(&["stop"]).0, Some(0));
+}

@@ -88,6 +88,10 @@ fn reset(home: &Home, screen: &Screen, is_sure: bool) -> Result<(), Failure> {
     }
     let revoked = answer.get("devices").and_then(Value::as_u64).unwrap_or_default();
     let again = if was_running { "; clawd runs again, in the background" } else { "" };
-    screen.note(Mark::Ok, &format!("a new identity; {revoked} devices were revoked{again}"));
+    let revoked = match revoked {
+        1 => "1 device was revoked".to_owned(),
+        devices => format!("{devices} devices were revoked"),
+    };
+    screen.note(Mark::Ok, &format!("a new identity; {revoked}{again}"));
     show(screen, id)
 }
