@@ -147,7 +147,7 @@ impl Failure {
 }
 
 /// The system's words without its number, which Rust adds and nobody types anywhere.
-fn without_os_error(message: String) -> String {
+pub(crate) fn without_os_error(message: String) -> String {
     match message.rsplit_once(" (os error ") {
         Some((words, number)) if number.trim_end_matches(')').parse::<i32>().is_ok() => {
             words.to_owned()

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::{relay, typed};
 use crate::args::Pair as Args;
 use crate::connection::Connection;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, without_os_error};
 use crate::home::Home;
 use crate::interrupts::Interrupts;
 use crate::reach;
@@ -140,7 +140,7 @@ fn check(
                 ways += 1;
                 screen.note(Mark::Ok, &at.to_string());
             }
-            Err(why) => screen.note(Mark::Fail, &format!("{shown}: {why}")),
+            Err(why) => screen.note(Mark::Fail, &format!("{shown}: {}", without_os_error(why))),
         }
     }
     if let Some(relay) = status.relay.as_ref().filter(|relay| relay.enabled) {

@@ -25,6 +25,8 @@ mod test;
 const DEFAULT_URL: &str = "wss://api.clawde.io/relay";
 /// So long a first connection may take before it is said that it is still tried.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// That an attempt has failed is no event while nothing was connected before; it can only be looked for.
+const LOOK: Duration = Duration::from_millis(200);
 const ACCESS_TOKEN_BYTES_MAX: u64 = 4096;
 
 /// `relay …`.
@@ -141,8 +143,9 @@ fn settle(daemon: &mut Connection, deadline: Instant) -> Result<(Value, Relay), 
         if relay.state == "registered" || relay.error.is_some() || Instant::now() >= deadline {
             return Ok((answer, relay));
         }
+        let next = deadline.min(Instant::now() + LOOK);
         loop {
-            match daemon.wait(&[], Some(deadline))? {
+            match daemon.wait(&[], Some(next))? {
                 Woken::Event(event) if !event.method.starts_with("relay.") => {}
                 Woken::Event(_) | Woken::Timeout => break,
                 Woken::Answer(_) | Woken::Other(_) => {}

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{line, look};
 use crate::command::typed;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, without_os_error};
 use crate::home::Home;
 use crate::render::Screen;
 use crate::render::style::Mark;
@@ -51,7 +51,7 @@ impl Steps<'_> {
     fn take(&mut self, name: &str, result: Result<String, String>) {
         let is_ok = result.is_ok();
         let (Ok(detail) | Err(detail)) = result;
-        let detail = visible_line(&detail).into_owned();
+        let detail = visible_line(&without_os_error(detail)).into_owned();
         self.done.push(json!({"name": name, "ok": is_ok, "detail": detail}));
         self.is_well &= is_ok;
         if !self.screen.is_json() {
