@@ -96,8 +96,11 @@ fn d6_somebody_in_between_burns_one_guess() {
     assert!(is_refused(&pair(&mut world, 13, &pin)), "three guesses are gone");
 }
 
+/// What came before: the PIN that somebody tries.
+type Before<'a> = &'a dyn Fn(&mut World, Client) -> String;
+
 /// What a stranger sees of a run with the PIN that `prepare` leaves it with, and how it ends.
-fn seen(prepare: &dyn Fn(&mut World, Client) -> String) -> (Vec<String>, Option<u16>, Vec<usize>) {
+fn seen(prepare: Before<'_>) -> (Vec<String>, Option<u16>, Vec<usize>) {
     let mut world = World::default();
     let owner = world.owner();
     let pin = prepare(&mut world, owner);
@@ -114,7 +117,7 @@ fn seen(prepare: &dyn Fn(&mut World, Client) -> String) -> (Vec<String>, Option<
 fn d6_all_runs_look_the_same_until_they_are_refused_and_then_too() {
     let none = seen(&|_, _| "000000".to_owned());
     assert_eq!((none.0.len(), none.1), (1, Some(1008)));
-    let cases: [(&str, &dyn Fn(&mut World, Client) -> String); 6] = [
+    let cases: [(&str, Before<'_>); 6] = [
         ("wrong", &|world, owner| wrong(&window(world, owner), 1)),
         ("expired", &|world, owner| {
             let pin = window(world, owner);
