@@ -69,7 +69,7 @@ impl Waiting {
     }
 
     /// Nothing has come of it, and nothing will.
-    fn is_out(mut self, how: &str) {
+    fn ends_out(mut self, how: &str) {
         let refused = self.outcome().expect_err(how);
         assert_eq!((refused.code, refused.kind.as_str()), (-32021, "pairing_refused"), "{how}");
         assert_eq!(self.world.close_code(self.phone.client), Some(1008), "{how}");
@@ -121,7 +121,7 @@ fn d5_no_is_no() {
     assert_eq!(said, json!({"pairingId": it.told["pairingId"], "accepted": false}));
     let told = told(&mut it.world, it.owner);
     assert_eq!(told["state"], "declined");
-    it.is_out("no");
+    it.ends_out("no");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn d5_silence_is_no() {
     assert_eq!(it.world.answer(it.phone.client, &it.asked), None, "it waits");
     it.world.advance(Duration::from_secs(2));
     assert_eq!(told(&mut it.world, it.owner)["state"], "declined");
-    it.is_out("silence");
+    it.ends_out("silence");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn d5_a_yes_after_the_machine_has_slept_is_too_late() {
     let mut it = waiting();
     it.world.skew(61_000);
     assert_eq!(it.say(it.owner, true).expect_err("late").kind, "not_pending");
-    it.is_out("slept");
+    it.ends_out("slept");
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn d5_an_opener_that_loses_the_right_to_open_takes_the_wait_along() {
     }
     let mut it = waiting();
     it.world.call(it.owner, "daemon.rotateToken", json!({"graceSecs": 60})).expect("rotated");
-    it.is_out("rotated");
+    it.ends_out("rotated");
 }
 
 #[test]
@@ -303,10 +303,10 @@ fn d5_cancel_and_another_window_end_the_wait() {
     let mut it = waiting();
     it.world.call(it.owner, "daemon.pairCancel", json!({})).expect("cancelled");
     assert_eq!(told(&mut it.world, it.owner)["state"], "cancelled");
-    it.is_out("cancelled");
+    it.ends_out("cancelled");
     let mut it = waiting();
     window(&mut it.world, it.owner, json!({}));
-    it.is_out("another window");
+    it.ends_out("another window");
 }
 
 #[test]
