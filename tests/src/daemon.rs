@@ -150,8 +150,15 @@ impl Site {
     /// # Errors
     /// The daemon's exit status and output, if it ended instead.
     pub fn try_start(&self, port: u16) -> Result<Daemon, (ExitStatus, String)> {
-        let mut command = self.command(&["serve", "--port", &port.to_string()]);
-        let mut process = Process::spawn(&mut command);
+        self.start_with(&["serve", "--port", &port.to_string()])
+    }
+
+    /// As [`Self::try_start`], with a command line of one's own.
+    ///
+    /// # Errors
+    /// The daemon's exit status and output, if it ended instead.
+    pub fn start_with(&self, args: &[&str]) -> Result<Daemon, (ExitStatus, String)> {
+        let mut process = Process::spawn(&mut self.command(args));
         match process.wait_for(port_in) {
             Some(port) => Ok(Daemon { process, port, data: self.data() }),
             None => Err(process.end()),

@@ -10,6 +10,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where the host is on the LAN.
 pub const HOST: &str = "10.77.1.1";
@@ -41,7 +42,9 @@ impl Net {
     /// # Errors
     /// Why this machine does not let us.
     pub fn new() -> Result<Self, String> {
-        let this = Self { prefix: format!("clawd{}", std::process::id()) };
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let this = Self { prefix: format!("clawd{}n{number}", std::process::id()) };
         for machine in [Machine::Host, Machine::Device, Machine::Relay] {
             ip(&format!("netns add {}", this.name(machine)))?;
             this.ip(machine, "link set lo up")?;
