@@ -20,8 +20,10 @@ pub struct Invitation {
     pub v: u32,
     /// The daemon's name, for people.
     pub host: String,
-    /// Where it is most likely reached: `wss://192.168.1.23:4300`.
-    pub url: String,
+    /// Where it is most likely reached: `wss://192.168.1.23:4300`. Absent where only a relay leads to it: a device that
+    /// tried the daemon's loopback would offer the ticket to whatever listens on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// All the places where it may be reached directly; none if [`Self::url`] is the only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,

@@ -49,7 +49,7 @@ impl Guest {
         Self { client, call }
     }
 
-    fn is_let_in(mut self) -> bool {
+    fn let_in(mut self) -> bool {
         self.client.finish(self.call).is_ok()
     }
 }
@@ -78,7 +78,7 @@ fn d5_a_device_is_let_in_by_an_explicit_yes_and_shown_before() {
     shown.press("y\n");
     let (code, output) = shown.end();
     assert_eq!(code, Some(0), "{output}");
-    assert!(guest.is_let_in());
+    assert!(guest.let_in());
     assert_eq!(devices(&daemon), 1);
     for shown in ["name       Ana's phone", "platform   ios", "code       "] {
         assert!(output.contains(shown), "{shown}: {output}");
@@ -97,7 +97,7 @@ fn d5_whatever_else_is_typed_keeps_a_device_out() {
         shown.press(keys);
         let (code, output) = shown.end();
         assert!(code == Some(1) || code == Some(130), "{keys:?}: {output}");
-        assert!(!guest.is_let_in(), "{keys:?}");
+        assert!(!guest.let_in(), "{keys:?}");
         assert_eq!(devices(&daemon), 0, "{keys:?}");
     }
 }
@@ -115,7 +115,7 @@ fn k2_keys_typed_before_the_question_let_nobody_in() {
     shown.press("\n");
     let (code, output) = shown.end();
     assert_eq!(code, Some(1), "{output}");
-    assert!(!guest.is_let_in());
+    assert!(!guest.let_in());
     assert_eq!(devices(&daemon), 0);
 }
 
@@ -136,7 +136,7 @@ fn k2_a_piped_yes_lets_nobody_in() {
     shown.press("\n");
     let (code, output) = shown.end();
     assert_eq!(code, Some(1), "{output}");
-    assert!(!guest.is_let_in());
+    assert!(!guest.let_in());
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn k2_a_closed_terminal_lets_nobody_in() {
     let (shown, guest) = asked(&daemon, &site, terminal);
     let mut process = shown.close();
     process.wait();
-    assert!(!guest.is_let_in());
+    assert!(!guest.let_in());
     assert_eq!(devices(&daemon), 0);
 }
 
@@ -158,7 +158,7 @@ fn d5_yes_beforehand_lets_in_without_a_question_and_says_so() {
     let daemon = site.start();
     let mut shown = terminal.run(&site.command(&["pair", "--local", "--yes", "--name", "desk"]));
     let pin = pin(&mut shown);
-    assert!(Guest::knocks(&daemon, &pin).is_let_in());
+    assert!(Guest::knocks(&daemon, &pin).let_in());
     let (code, output) = shown.end();
     assert_eq!(code, Some(0), "{output}");
     assert!(output.contains("without being asked about"), "{output}");

@@ -44,7 +44,8 @@ fn d7_a_code_holds_a_ticket_for_one_and_nothing_that_lives_longer() {
     assert_eq!(code.daemon_id, daemon_key());
     assert_eq!(code.pairing_id, opened["pairingId"]);
     assert_eq!(code.exp, opened["expiresAt"]);
-    assert_eq!((code.url.as_str(), code.ticket.len()), ("wss://192.168.1.23:4300", 43));
+    let url = code.url.as_deref();
+    assert_eq!((url, code.ticket.len()), (Some("wss://192.168.1.23:4300"), 43));
     assert!(text.len() < 300, "{} bytes: {text}", text.len());
 
     let params = json!({"ticket": code.ticket, "pairingId": code.pairing_id, "name": "n"});
@@ -69,6 +70,16 @@ fn d7_a_code_of_yesterday_opens_nothing() {
         let phone = world.phone(LAN, PHONE).client;
         assert_eq!(world.call(phone, "device.pair", params).expect_err("late").code, -32021);
     }
+}
+
+#[test]
+fn d7_a_code_for_the_relay_alone_names_no_place_on_the_scanners_own_machine() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let relay = json!({"url": "wss://relay.example.org", "enabled": true});
+    world.call(owner, "daemon.setRelay", relay).expect("set");
+    let (text, code) = payload(&window(&mut world, owner));
+    assert!(code.relay.is_some() && code.url.is_none() && !text.contains("127.0.0.1"), "{text}");
 }
 
 #[test]

@@ -248,7 +248,7 @@ fn describe(window: &Window, place: &Place<'_>, seconds: u64) -> Result<Box<RawV
     let invitation = Invitation {
         v: 1,
         host: (*host).to_string(),
-        url: url.clone(),
+        url: (!urls.is_empty() || relay.is_none()).then(|| url.clone()),
         urls: shown,
         relay: relay.clone(),
         daemon_id: daemon_id.parse().map_err(|_| internal())?,

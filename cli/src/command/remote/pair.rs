@@ -121,7 +121,7 @@ fn place(screen: &Screen, args: &Args) -> Result<(Place, By), Failure> {
             screen.note(Mark::Warn, why);
         }
         let mut urls: Vec<DirectUrl> = Vec::new();
-        for url in std::iter::once(&invitation.url).chain(&invitation.urls) {
+        for url in invitation.url.iter().chain(&invitation.urls) {
             // What is none of ours is another's: plain addresses are for programs on the same machine.
             if let Ok(url) = url.parse()
                 && !urls.contains(&url)
