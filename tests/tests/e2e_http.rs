@@ -250,7 +250,7 @@ fn malformed(daemon: &Daemon) -> Vec<(&'static str, Vec<u8>)> {
         ("long target", changed("GET / ", &format!("GET /{} ", "a".repeat(9000)))),
         ("no version in the first line", b"GET /\r\n\r\n".to_vec()),
         ("spaces in the first line", changed("GET / HTTP", "GET  / HTTP")),
-        ("not HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec()),
+        ("not HTTP", b"\x15\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec()),
         ("JSON", b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"daemon.ping\"}\r\n\r\n".to_vec()),
         ("no Host", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
     ]

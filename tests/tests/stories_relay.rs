@@ -682,7 +682,8 @@ mod identity {
     fn g9_whoever_is_being_paired_meanwhile_is_out_too() {
         let mut world = World::default();
         let owner = world.owner();
-        let window = world.call(owner, "daemon.pairPin", json!({})).expect("a window");
+        let window =
+            world.call(owner, "daemon.pairPin", json!({"confirm": false})).expect("a window");
         let device = world.stranger(clawd_tests::LOOPBACK);
         world.hold_store();
         let params = json!({"pin": window["pin"], "name": "phone", "platform": "ios"});
