@@ -4,7 +4,7 @@
 //! [`flush`](Control::flush), which is when everything that it may speak of is durable.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 
 use clawd_protocol::{Instant, LegId};
 use mio::net::TcpStream;
@@ -21,12 +21,39 @@ const SAID_BYTES_MAX: usize = 64 * 1024;
 const WRITE_BYTES_MAX: usize = 2 * SAID_BYTES_MAX;
 /// Hardly anything is heard.
 const READ_BUFFER_BYTES: usize = 4096;
+/// So often the link is read for one message, which is more than the longest needs.
+const READS_PER_MESSAGE: u32 = 16;
+
+/// A stream of which so much is read at once, and then others have their turn. WebSocket reads until a message is whole,
+/// and a message may have pieces without end that carry nothing.
+#[derive(Debug)]
+struct Rationed<S> {
+    inner: S,
+    reads_left: u32,
+}
+
+impl<S: Read> Read for Rationed<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads_left = self.reads_left.checked_sub(1).ok_or(ErrorKind::Interrupted)?;
+        self.inner.read(buffer)
+    }
+}
+
+impl<S: Write> Write for Rationed<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
 
 /// A leg that is there.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) id: LegId,
-    socket: WebSocket<Link<TcpStream>>,
+    socket: WebSocket<Rationed<Link<TcpStream>>>,
     /// To be sent, and how many bytes that is.
     said: VecDeque<String>,
     said_bytes: usize,
@@ -58,6 +85,7 @@ impl Control {
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(SAID_BYTES_MAX)
             .max_write_buffer_size(WRITE_BYTES_MAX);
+        let link = Rationed { inner: link, reads_left: 0 };
         let socket = WebSocket::from_partially_read(link, tail, Role::Client, Some(config));
         let said = VecDeque::new();
         // What came with the handshake is announced by no event.
@@ -66,7 +94,7 @@ impl Control {
     }
 
     pub(super) fn tcp(&mut self) -> &mut TcpStream {
-        self.socket.get_mut().get_mut()
+        self.socket.get_mut().inner.get_mut()
     }
 
     /// Takes what is to be said. False: there is no room for it.
@@ -83,6 +111,7 @@ impl Control {
 
     /// Listens.
     pub(super) fn hear(&mut self) -> Heard {
+        self.socket.get_mut().reads_left = READS_PER_MESSAGE;
         match self.socket.read() {
             Ok(Message::Text(text)) => Heard::Text(text),
             Ok(Message::Ping(_)) => {
@@ -121,7 +150,7 @@ impl Control {
         }
         if self.ends_at.is_some() {
             self.socket.close(None)?;
-            self.socket.get_mut().end_writing();
+            self.socket.get_mut().inner.end_writing();
         }
         Ok(())
     }
@@ -134,4 +163,53 @@ fn is_blocked(error: &Error) -> bool {
 
 fn is_io_blocked(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of which there is always one more piece, each empty.
+    struct Endless {
+        has_begun: bool,
+        reads: usize,
+    }
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.reads += 1;
+            assert!(self.reads < 1000, "it is read without end");
+            let length = buffer.len() & !1;
+            for frame in buffer[..length].chunks_exact_mut(2) {
+                let opcode = u8::from(!std::mem::replace(&mut self.has_begun, true));
+                frame.copy_from_slice(&[opcode, 0]);
+            }
+            Ok(length)
+        }
+    }
+
+    impl Write for Endless {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn g5_a_message_that_never_ends_holds_nobody_up() {
+        let endless = Endless { has_begun: false, reads: 0 };
+        let stream = Rationed { inner: endless, reads_left: 0 };
+        let mut socket = WebSocket::from_raw_socket(stream, Role::Client, None);
+        for turn in 1..10 {
+            socket.get_mut().reads_left = READS_PER_MESSAGE;
+            let heard = socket.read();
+            let is_put_off =
+                matches!(&heard, Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted);
+            assert!(is_put_off, "{heard:?}");
+            assert_eq!(socket.get_ref().inner.reads, turn * READS_PER_MESSAGE as usize);
+        }
+    }
 }
