@@ -474,3 +474,20 @@ fn a_token_by_pin_is_handed_out_only_when_it_is_on_disk() {
     assert!(world.store.db.devices.is_empty());
     assert!(is_refused(&pair(&mut world, 2, &pin)));
 }
+
+#[test]
+fn c1_whoever_hangs_up_instead_of_guessing_is_under_penalty_too() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let free = Limits::default().failures_free;
+    for _ in 0..=free {
+        let phone = world.phone(lan(1), PHONE);
+        phone.begin(&mut world, "000000").expect("answered, as always");
+        world.hang_up(phone.client.conn);
+        world.settle();
+    }
+    let pin = window(&mut world, owner);
+    let phone = world.phone(lan(1), PHONE);
+    assert!(phone.try_begin(&mut world, &pin).is_none(), "it is not looked at");
+    pair(&mut world, 2, &pin).expect("from elsewhere the window is as good as new");
+}

@@ -245,12 +245,13 @@ impl Pairing {
         }
     }
 
-    /// The connection is gone, and its run with it. Whether that has closed the window as failed: store
-    /// [`Self::history`].
-    pub(crate) fn abandon(&mut self, now: Now, conn: ConnId) -> bool {
+    /// The connection is gone, and its run with it; `None` if it had none. Whether that has closed the window as failed:
+    /// store [`Self::history`].
+    pub(crate) fn abandon(&mut self, now: Now, conn: ConnId) -> Option<bool> {
         self.expire(now);
-        let Some(run) = self.runs.remove(&conn) else { return false };
-        self.is_at(run.window.as_deref()) && matches!(self.on_wrong(now), Outcome::RefusedAndClosed)
+        let run = self.runs.remove(&conn)?;
+        let is_guess = self.is_at(run.window.as_deref());
+        Some(is_guess && matches!(self.on_wrong(now), Outcome::RefusedAndClosed))
     }
 
     fn is_at(&self, window: Option<&str>) -> bool {

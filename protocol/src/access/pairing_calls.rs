@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use super::ctx::Ctx;
+use super::limiter::Key;
 use super::pairing::{Keys, Outcome, Window};
 use super::peers::{Call, Caller, Peer, Phase, Who};
 use super::token::{self, TokenDigest};
@@ -273,10 +274,15 @@ impl Access {
         vec![Change::PutPairing(self.pairing.history().clone()), Change::Audit(audit)]
     }
 
-    /// A connection has taken its run with it: that was a guess, and may have been the last.
+    /// A connection has taken its run with it: that was a guess, and may have been the last. Its source has failed like one
+    /// that guessed wrong (security C1), or hanging up would be the way to close window after window for nothing.
     pub(super) fn abandon_run(&mut self, cx: &mut Ctx<'_>, conn: ConnId) {
         let now = self.clock(cx);
-        if self.pairing.abandon(now, conn) {
+        let Some(is_closed) = self.pairing.abandon(now, conn) else { return };
+        if let Some(peer) = cx.peers.peer(conn) {
+            self.failures.failed(Key::of(peer.source), cx.engine.now.mono);
+        }
+        if is_closed {
             let changes = self.failed_window(cx, conn);
             let op = cx.store(changes, Sync::Disk);
             self.pending.await_(op, After::Noted);
