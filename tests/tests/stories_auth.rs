@@ -487,6 +487,18 @@ fn a7_a_proof_is_for_one_nonce_and_one_port() {
 }
 
 #[test]
+fn a7_who_may_not_show_the_local_token_is_shown_no_proof_of_it() {
+    let mut world = World::default();
+    let lan = Source::Tcp([192, 168, 1, 2].into());
+    let proxied = world.connect(LOOPBACK, &[("X-Forwarded-For", "192.0.2.1")]);
+    let others = [LOOPBACK, lan, Source::Relay(None)].map(|source| world.secured(source, None));
+    for stranger in others.into_iter().chain([proxied]) {
+        let pong = world.call(stranger, "daemon.ping", json!({"nonce": "n1"})).expect("a pong");
+        assert_eq!((pong["pong"].as_bool(), pong.get("proof")), (Some(true), None));
+    }
+}
+
+#[test]
 fn a6_a_grace_has_an_end_whatever_was_asked_for() {
     let mut world = World::default();
     let old = world.owner();

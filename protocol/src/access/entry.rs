@@ -11,7 +11,7 @@ use super::Access;
 use super::ctx::Ctx;
 use super::hearing::From;
 use super::limiter::{Key, When};
-use super::peers::{Caller, Phase, Who, close};
+use super::peers::{Caller, Peer, Phase, Who, close};
 use super::token::Secret;
 use super::witness::Doubt;
 use crate::contract::effect::Effect;
@@ -121,7 +121,11 @@ impl Access {
     fn pong<'a>(&self, cx: &'a Ctx<'_>, conn: ConnId, request: &Request<'_>) -> Pong<'a> {
         let nonce = Params::read(request.params).and_then(|params| params.text("nonce"));
         let nonce = nonce.ok().flatten().filter(|nonce| nonce.len() <= NONCE_BYTES_MAX);
-        let is_unix = cx.peers.peer(conn).is_some_and(|peer| peer.source == Source::Unix);
+        let peer = cx.peers.peer(conn);
+        // Only where the local token may be shown: a program on this machine that pretends to be us could else fetch the
+        // proof from us by another way, over TLS or through a relay.
+        let nonce = nonce.filter(|_| peer.is_some_and(Peer::is_local));
+        let is_unix = peer.is_some_and(|peer| peer.source == Source::Unix);
         let port = if is_unix { 0 } else { cx.engine.port };
         let proof = nonce.map(|nonce| self.local.proof(&nonce, port));
         Pong { pong: true, version: &cx.engine.config.version, proof }
