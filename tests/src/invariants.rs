@@ -80,6 +80,8 @@ pub struct Invariants {
     /// Tokens that were handed out, and to which connection.
     issued: BTreeMap<String, ConnId>,
     log: Log,
+    /// The tool calls that the log announces.
+    announced: BTreeSet<String>,
     decided: BTreeMap<ToolCallId, Decision>,
     policy: Policy,
     /// Which calls somebody wanted to be allowed, by what they would do; and how often that was done.
@@ -114,6 +116,7 @@ impl Invariants {
             revoked: BTreeSet::new(),
             issued: BTreeMap::new(),
             log: Log::new(),
+            announced: BTreeSet::new(),
             decided: BTreeMap::new(),
             checked_deeds: BTreeMap::new(),
             audited: 0,

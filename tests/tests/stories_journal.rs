@@ -5,6 +5,7 @@ use std::time::Duration;
 use clawd_protocol::record::{EventRecord, Role};
 use clawd_protocol::{Limits, StoreFault};
 use clawd_tests::client::{Event, names};
+use clawd_tests::story::line;
 use clawd_tests::{Act, Client, Crash, LOOPBACK, World};
 use serde_json::{Value, json};
 
@@ -478,6 +479,55 @@ fn a_turn_that_died_with_the_daemon_is_told_to_have_ended() {
         (&news[0].params["status"], &news[1].params["status"]),
         (&json!("error"), &json!("idle"))
     );
+}
+
+/// The daemon dies after each single thing that happens to a call that nobody has to allow: before it is announced, while
+/// that is being written down, and after it.
+#[test]
+fn a_tool_call_that_died_with_the_daemon_is_announced_once_and_then_told_to_have_ended() {
+    let used = json!({"type": "assistant", "message": {"role": "assistant", "content": [
+        {"type": "tool_use", "id": "toolu_a", "name": "Read", "input": {"file_path": "/repo/a"}}]}});
+    let mut announced_by = [0, 0];
+    for how in [Crash::Lost, Crash::Done] {
+        for steps in 0..30 {
+            let mut world = World::default();
+            world.machine.scripts.push_back(vec![vec![line(&used), Act::Hang]]);
+            let (before, welcome) = owner(&mut world);
+            let session = session(&mut world, before);
+            world.ask(
+                before,
+                "session.sendMessage",
+                json!({"sessionId": session, "content": "hi"}),
+            );
+            let mut is_held = false;
+            for _ in 0..steps {
+                if world.settle_one(0) {
+                    continue;
+                }
+                is_held = !is_held;
+                if is_held {
+                    world.hold_store();
+                    world.advance(world.limits().tool_announce_after);
+                } else {
+                    world.release_store();
+                }
+            }
+            let is_announced = names(&world.events(before)).contains(&"session.toolCallCreated");
+            let is_stored = !world.store.db.tool_calls.is_empty();
+            world.crash(how);
+            let (late, _) = back(&mut world, &place(&welcome));
+            world.settle();
+            let mut heard = events(&mut world, late);
+            heard.retain(|event| event.name.starts_with("session.toolCall"));
+            let told = names(&heard);
+            if is_stored || !told.is_empty() {
+                let expected = ["session.toolCallCreated", "session.toolCallUpdated"];
+                assert_eq!(told, expected, "{how:?} after {steps}");
+                announced_by[usize::from(is_announced)] += 1;
+            }
+        }
+    }
+    assert!(announced_by.iter().all(|count| *count > 0), "both lives: {announced_by:?}");
 }
 
 #[test]

@@ -296,6 +296,8 @@ pub struct ToolCallRecord {
     pub answers: Option<String>,
     /// Whoever asked ended with the daemon: the decision is carried out by asking once more.
     pub is_carried: bool,
+    /// Clients were told of it: that is written down with the event itself, since the daemon may end before.
+    pub is_announced: bool,
 }
 
 /// What the core knows about failed pairing, so that a restart forgives nothing (security D2).

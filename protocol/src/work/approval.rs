@@ -55,7 +55,6 @@ pub(super) struct OpenCall {
     pub(super) record: ToolCallRecord,
     /// The agent waits for an answer under this id.
     request: Option<String>,
-    is_announced: bool,
     /// Who is answered once the agent has taken the decision.
     asker: Option<Asker>,
     /// What the agent is told when it was denied.
@@ -73,13 +72,20 @@ impl OpenCall {
         Self {
             record,
             request: None,
-            is_announced: false,
             asker: None,
             message: String::new(),
             is_void: false,
             is_prompted: false,
             spent_by: None,
         }
+    }
+
+    /// Numbers the event that says how it is now: that it is there, unless that was told. Whoever tells it stores the
+    /// record in the same operation, or the next life of the daemon would not know.
+    fn news(&mut self, cx: &mut Ctx<'_>) -> Notice {
+        let is_known = core::mem::replace(&mut self.record.is_announced, true);
+        let event = if is_known { updated(&self.record) } else { created(&self.record) };
+        cx.engine.number(&event)
     }
 
     /// Somebody has to decide.
@@ -182,6 +188,7 @@ impl Work {
             reason: None,
             answers: None,
             is_carried: false,
+            is_announced: false,
         });
         session.calls.insert(tool, call);
         Some(tool)
@@ -197,11 +204,14 @@ impl Work {
 
     /// No ask came: the agent runs it without asking, as its owner's own settings allow.
     pub(crate) fn on_announce_due(&mut self, cx: &mut Ctx<'_>, id: SessionId, tool: ToolCallId) {
-        let Some(call) = self.open_mut(id, tool).filter(|call| !call.is_announced) else { return };
-        call.is_announced = true;
-        let notice = cx.engine.number(&created(&call.record));
-        let after = After { session: Some(id), notices: vec![notice], ..After::default() };
-        self.store(cx, Vec::new(), Sync::Process, after);
+        let Some(call) = self.open_mut(id, tool) else { return };
+        if call.record.is_announced {
+            return;
+        }
+        let notices = vec![call.news(cx)];
+        let changes = vec![Change::PutToolCall(call.record.clone())];
+        let after = After { session: Some(id), notices, ..After::default() };
+        self.store(cx, changes, Sync::Process, after);
     }
 
     pub(super) fn on_tool_ended(
@@ -284,8 +294,8 @@ fn end_call(
     call.record.expires_at = None;
     call.record.completed_at = Some(at);
     call.record.is_carried = false;
-    if !call.is_announced {
-        notices.push(cx.engine.number(&created(&call.record)));
+    if !call.record.is_announced {
+        notices.push(call.news(cx));
     }
     notices.push(cx.engine.number(&updated(&call.record)));
     if is_undecided {

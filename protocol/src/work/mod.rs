@@ -113,7 +113,12 @@ enum Then {
     /// Send the first message of a new session, if there is one.
     Greet(SessionId, Option<String>),
     /// Give the decision to the agent.
-    Deliver(SessionId, ToolCallId),
+    Deliver {
+        session: SessionId,
+        tool: ToolCallId,
+        /// It is also the first that is told of the call.
+        is_first: bool,
+    },
     /// This was changed; it was so before.
     Changed(SessionId, Before),
     /// The session was deleted.
@@ -250,7 +255,7 @@ impl Work {
             Then::Ended(id) => self.revive(cx, id),
             Then::Begin(id) => self.begin(cx, id),
             Then::Greet(id, Some(content)) => self.send(cx, send::Draft::first(id, content)),
-            Then::Deliver(id, tool) => self.deliver(cx, id, tool),
+            Then::Deliver { session, tool, .. } => self.deliver(cx, session, tool),
         }
         if let Some(id) = after.session {
             self.keep_message(cx, id);
@@ -273,7 +278,9 @@ impl Work {
             Then::Greet(id, _) => {
                 self.sessions.remove(&id);
             }
-            Then::Deliver(id, tool) => self.undo_decision(cx, id, tool, &error),
+            Then::Deliver { session, tool, is_first } => {
+                self.undo_decision(cx, session, tool, is_first, &error);
+            }
             Then::Begin(_) | Then::Nothing => {
                 if let Some(id) = after.session {
                     self.on_turn_lost(cx, id, &error);

@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../schema/0003_approvals.sql"),
     include_str!("../schema/0004_audit.sql"),
     include_str!("../schema/0005_remote.sql"),
+    include_str!("../schema/0006_announced.sql"),
 ];
 
 pub(super) fn open(dir: &PrivateDir) -> Result<Connection, StoreError> {

@@ -214,11 +214,12 @@ pub(super) fn put_tool_call(db: &Connection, call: &ToolCallRecord) -> Result<()
         "INSERT INTO tool_call
            (id, session, message, provider_id, name, input, status, risk, created_at,
             completed_at, requires_approval, expires_at, decided_by, decided_at, decision, output,
-            kind, approval, rule, reason, answers, is_carried)
+            kind, approval, rule, reason, answers, is_carried, is_announced)
          VALUES
            (:id, :session, :message, :provider_id, :name, :input, :status, :risk, :created_at,
             :completed_at, :requires_approval, :expires_at, :decided_by, :decided_at, :decision,
-            :output, :kind, :approval, :rule, :reason, :answers, :is_carried)
+            :output, :kind, :approval, :rule, :reason, :answers, :is_carried,
+            :is_announced)
          ON CONFLICT (id) DO UPDATE SET
            session = excluded.session, message = excluded.message,
            provider_id = excluded.provider_id, name = excluded.name, input = excluded.input,
@@ -228,7 +229,7 @@ pub(super) fn put_tool_call(db: &Connection, call: &ToolCallRecord) -> Result<()
            decided_at = excluded.decided_at, decision = excluded.decision,
            output = excluded.output, kind = excluded.kind, approval = excluded.approval,
            rule = excluded.rule, reason = excluded.reason, answers = excluded.answers,
-           is_carried = excluded.is_carried",
+           is_carried = excluded.is_carried, is_announced = excluded.is_announced",
     )?
     .execute(named_params! {
         ":id": call.id.to_string(),
@@ -253,6 +254,7 @@ pub(super) fn put_tool_call(db: &Connection, call: &ToolCallRecord) -> Result<()
         ":reason": call.reason,
         ":answers": call.answers,
         ":is_carried": call.is_carried,
+        ":is_announced": call.is_announced,
     })?;
     Ok(())
 }
@@ -290,6 +292,7 @@ pub(super) fn tool_call(row: &Row<'_>) -> Result<ToolCallRecord> {
         reason: row.get("reason")?,
         answers: row.get("answers")?,
         is_carried: row.get("is_carried")?,
+        is_announced: row.get("is_announced")?,
     })
 }
 

@@ -130,6 +130,7 @@ fn tool_call(session: u64, message: u64, number: u64) -> ToolCallRecord {
         reason: Some("it may change something".to_owned()),
         answers: Some(r#"{"a?":"b"}"#.to_owned()),
         is_carried: true,
+        is_announced: true,
     }
 }
 

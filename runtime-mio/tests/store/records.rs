@@ -66,6 +66,7 @@ fn every_record_comes_back_as_it_was_put() {
         reason: None,
         answers: None,
         is_carried: false,
+        is_announced: false,
         ..tool_call(1, 11, 21)
     };
     let pairing = PairingHistory { failed_windows: [3, 1, 2].map(Unix::from_millis).to_vec() };

@@ -4,7 +4,7 @@
 //! refuses to know how the daemon keeps track. It holds for every connection, and the next connection goes on where one
 //! ended; so it holds for what a client hears over all of its connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clawd_protocol::record::{EventRecord, Role};
 use clawd_protocol::{Change, ConnId};
@@ -37,6 +37,7 @@ impl Invariants {
             if let Change::PutEvent(event) = change {
                 let last = self.log.keys().next_back().copied().unwrap_or(0);
                 ensure(event.seq > last, || format!("event {} is stored after {last}", event.seq))?;
+                on_tool_call(&mut self.announced, event)?;
                 self.log.insert(event.seq, event.clone());
             } else if let Change::DeleteSession(id) = change {
                 self.log.retain(|_, event| event.session != Some(*id));
@@ -49,6 +50,8 @@ impl Invariants {
     pub(super) fn log_restored(&mut self, store: &Store) {
         self.log.retain(|seq, _| *seq <= store.db.forgotten);
         self.log.extend(store.db.events.iter().map(|event| (event.seq, event.clone())));
+        let calls = self.log.values().filter_map(created_call);
+        self.announced = calls.collect();
     }
 
     /// An event is sent: it is the next one, or says no more than was sent already.
@@ -94,6 +97,37 @@ impl Invariants {
         }
         Ok(())
     }
+}
+
+/// A tool call is announced once, and before anything else is told of it.
+fn on_tool_call(announced: &mut BTreeSet<String>, event: &EventRecord) -> Verdict {
+    if let Some(call) = created_call(event) {
+        let is_first = announced.insert(call);
+        return ensure(is_first, || format!("announced twice: {event:?}"));
+    }
+    match named(event, "session.toolCallUpdated") {
+        Some(params) => {
+            let is_known = params["toolCallId"].as_str().is_some_and(|id| announced.contains(id));
+            ensure(is_known, || format!("a tool call that was never announced: {event:?}"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The tool call that this event announces.
+fn created_call(event: &EventRecord) -> Option<String> {
+    let params = named(event, "session.toolCallCreated")?;
+    params["toolCall"]["id"].as_str().map(str::to_owned)
+}
+
+/// What the event says, if it is this one.
+fn named(event: &EventRecord, method: &str) -> Option<Value> {
+    // Most are not: only those that may be are read.
+    if !event.text.contains(method) {
+        return None;
+    }
+    let mut value: Value = serde_json::from_str(&event.text).ok()?;
+    (value["method"] == method).then(|| value["params"].take())
 }
 
 /// A request to go on from somewhere was granted, or it was not and a reset follows.

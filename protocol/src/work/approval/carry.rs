@@ -56,7 +56,7 @@ impl Revival {
 impl OpenCall {
     /// A call that the last life of the daemon left open.
     pub(in crate::work) fn left_open(record: ToolCallRecord, is_void: bool) -> Self {
-        Self { is_announced: true, is_void, ..Self::new(record) }
+        Self { is_void, ..Self::new(record) }
     }
 
     /// Allowed, and waiting for the agent to ask again.

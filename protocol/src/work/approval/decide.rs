@@ -12,7 +12,7 @@ use super::super::{After, Then, Work, status_changed};
 use super::ask::requested;
 use super::bind::fingerprint;
 use super::respond::Asker;
-use super::{created, forget_timers, resolved, updated};
+use super::{forget_timers, resolved, updated};
 use crate::access::ctx::Ctx;
 use crate::agent::{Say, claude};
 use crate::contract::effect::{Change, Sync};
@@ -80,9 +80,8 @@ impl Work {
         call.record.answers = answers;
         call.asker = asker;
         call.message = message;
-        let first = if call.is_announced { updated(&call.record) } else { created(&call.record) };
-        let mut notices = vec![cx.engine.number(&first)];
-        call.is_announced = true;
+        let is_first = !call.record.is_announced;
+        let mut notices = vec![call.news(cx)];
         let mut record = call.record.clone();
         if was_pending {
             notices.extend(resolved(&record).map(|event| cx.engine.number(&event)));
@@ -100,7 +99,7 @@ impl Work {
             notices.push(cx.engine.number(&updated(&spent)));
             changes.push(Change::PutToolCall(spent));
         }
-        let then = Then::Deliver(id, tool);
+        let then = Then::Deliver { session: id, tool, is_first };
         let after = After { session: Some(id), reply: None, notices, then };
         self.store(cx, changes, Sync::Disk, after);
     }
@@ -154,11 +153,14 @@ impl Work {
         cx: &mut Ctx<'_>,
         id: SessionId,
         tool: ToolCallId,
+        is_first: bool,
         error: &RpcError,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.unspend(tool);
         let Some(call) = session.calls.get_mut(&tool) else { return };
+        // Nor was the call announced, if that was to be told with it.
+        call.record.is_announced &= !is_first;
         let asker = call.asker.take();
         let was_allow = call.record.decision.as_ref().is_some_and(|it| is_allow(it.kind));
         let is_open_again = was_allow || call.record.is_carried;
