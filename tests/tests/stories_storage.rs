@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clawd_protocol::StoreFault;
+use clawd_protocol::policy::{Policy, Verdict};
 use clawd_tests::client::names;
+use clawd_tests::story::{Story, asks};
 use clawd_tests::{Act, Crash, World};
 use serde_json::json;
 
@@ -52,6 +54,23 @@ fn a_disk_that_fills_up_during_a_turn_leaves_no_open_end() {
     world.advance(Duration::from_secs(30));
     let got = world.call(owner, "session.get", params).expect("a session");
     assert_ne!(got["status"], "running");
+}
+
+#[test]
+fn a_call_whose_decision_was_not_stored_is_announced_with_the_one_that_is() {
+    let second = Duration::from_secs(1);
+    let script = vec![vec![Act::Wait(second), asks("ask_a", "toolu_a", "make"), Act::Hang]];
+    let mut story = Story::under(Policy::default(), &[(Verdict::Allow, "Bash(make)")], script);
+    story.world.fail_store(Some(StoreFault::Full));
+    story.later(1);
+    story.world.fail_store(None);
+    assert!(!names(&story.world.events(story.owner)).contains(&"session.toolCallCreated"));
+    story.respond("grant").expect("it waits for people");
+    let heard = story.world.events(story.owner);
+    let mut told = names(&heard);
+    told.retain(|name| name.starts_with("session.toolCall"));
+    assert_eq!(told, ["session.toolCallCreated"]);
+    assert!(story.fed().contains("\"allow\""), "{}", story.fed());
 }
 
 #[test]
