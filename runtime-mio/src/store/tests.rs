@@ -16,24 +16,69 @@ mod disk {
         (home, dir, store)
     }
 
-    #[test]
-    fn a_database_without_a_journal_has_forgotten_all_before_it() {
+    /// A directory with a database as it was before later migrations, and this in it.
+    fn old(migrations: &[&str], rows: &str) -> (tempfile::TempDir, DataDir) {
         let mode = Permissions::from_mode(0o700);
         let home = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
         let dir = DataDir::open(home.path()).unwrap();
         dir.private().open_or_make_file("clawd.db", rustix::fs::OFlags::RDWR).unwrap();
         let old = Connection::open(home.path().join("clawd.db")).unwrap();
-        old.execute_batch(include_str!("../schema/0001_first.sql")).unwrap();
+        old.execute_batch(&migrations.concat()).unwrap();
         old.pragma_update(None, "application_id", 0x636c_7764).unwrap();
-        old.pragma_update(None, "user_version", 1).unwrap();
-        let meta = "INSERT INTO meta (one, daemon_id, seq) VALUES (1, ?1, 77)";
-        old.execute(meta, ("a".repeat(52),)).unwrap();
-        drop(old);
+        old.pragma_update(None, "user_version", migrations.len()).unwrap();
+        old.execute_batch(rows).unwrap();
+        (home, dir)
+    }
+
+    #[test]
+    fn a_database_without_a_journal_has_forgotten_all_before_it() {
+        let meta =
+            format!("INSERT INTO meta (one, daemon_id, seq) VALUES (1, '{}', 77)", "a".repeat(52));
+        let (_home, dir) = old(&[include_str!("../schema/0001_first.sql")], &meta);
         let (mut store, found) = Store::open(&dir).unwrap();
         assert_eq!((found.seq, found.chapters), (77, Vec::new()));
         let question = Question::Events { after: 0, through: 77, limit: 9, bytes_max: 9 };
         let Answer::Events(page) = store.answer(&question) else { panic!("no page") };
         assert_eq!((page.forgotten, page.events), (77, Vec::new()));
+    }
+
+    #[test]
+    fn a_call_of_an_older_daemon_is_taken_for_announced_unless_that_is_not_sure() {
+        let migrations = [
+            include_str!("../schema/0001_first.sql"),
+            include_str!("../schema/0002_journal.sql"),
+            include_str!("../schema/0003_approvals.sql"),
+            include_str!("../schema/0004_audit.sql"),
+            include_str!("../schema/0005_remote.sql"),
+        ];
+        let id = |number: u64| format!("00000000-0000-4000-8000-{number:012x}");
+        let (session, message) = (id(1), id(2));
+        let mut rows = format!(
+            "PRAGMA foreign_keys = OFF;
+             INSERT INTO meta (one, seq) VALUES (1, 77);
+             INSERT INTO session VALUES
+               ('{session}', '/r', '', 'claude', 'idle', 0, 0, 1, NULL, NULL, '', 0, 0, 0, NULL);
+             INSERT INTO message VALUES
+               (1, '{message}', '{session}', 0, 'assistant', '', 'done', 0, '{{}}', NULL);"
+        );
+        let decided = "'owner', 1, 'allow_once'";
+        let undecided = "NULL, NULL, NULL";
+        for (number, status, decision) in
+            [(3, "running", undecided), (4, "running", decided), (5, "pending", undecided)]
+        {
+            rows += &format!(
+                "INSERT INTO tool_call
+                   (id, session, message, provider_id, name, input, status, risk, created_at,
+                    requires_approval, decided_by, decided_at, decision)
+                 VALUES ('{}', '{session}', '{message}', 't', 'Read', '{{}}', '{status}', 'low', 0,
+                    0, {decision});",
+                id(number),
+            );
+        }
+        let (_home, dir) = old(&migrations, &rows);
+        let (_store, found) = Store::open(&dir).unwrap();
+        let announced = found.open_tool_calls.iter().map(|call| call.is_announced);
+        assert_eq!(announced.collect::<Vec<_>>(), [false, true, true]);
     }
 
     fn session() -> SessionRecord {
