@@ -446,6 +446,23 @@ mod tunnels {
     }
 
     #[test]
+    fn c6_only_so_many_tunnels_are_begun_in_a_minute() {
+        let (mut world, _) = wanting();
+        let leg = world.relay_registers();
+        let max = world.limits().relay_accepts_per_minute;
+        let announce = |world: &mut World, at: u32| {
+            world.relay_invites(leg, &format!("{TICKET}{at}"), "198.51.100.7");
+            let tunnel = world.tunnels().first().copied();
+            if let Some(tunnel) = tunnel {
+                world.dial_fails(tunnel, DialFault::Rejected(404));
+            }
+            tunnel.is_some()
+        };
+        let begun = (0..max + 20).filter(|at| announce(&mut world, *at)).count();
+        assert_eq!(begun, usize::try_from(max).expect("few"));
+    }
+
+    #[test]
     fn a_tunnel_is_made_to_the_end_whatever_becomes_of_the_control_connection() {
         let (mut world, owner) = wanting();
         let leg = world.relay_registers();

@@ -76,7 +76,9 @@ fn hosts(args: &RelayServe, is_here: bool) -> Result<Vec<String>, Failure> {
     if hosts.len() > HOSTS_MAX {
         return Err(Failure::usage(format!("more than {HOSTS_MAX} names")));
     }
-    if is_here {
+    // With a name of its own it is not for this machine alone: a relay on somebody's machine, posing as his `localhost`,
+    // must not have registrations there to pass on.
+    if is_here && hosts.is_empty() {
         hosts.extend(OWN_NAMES.map(str::to_owned));
     }
     Ok(hosts)

@@ -187,6 +187,8 @@ pub struct Limits {
     pub relay_accept_timeout: Duration,
     /// Tunnels that are being made at once.
     pub relay_accepts_max: usize,
+    /// Tunnels that are begun in a minute: each costs a connection to the relay and two handshakes.
+    pub relay_accepts_per_minute: u32,
 }
 
 impl Default for Limits {
@@ -282,6 +284,7 @@ impl Default for Limits {
             relay_message_bytes_max: 16 * 1024,
             relay_accept_timeout: Duration::from_secs(10),
             relay_accepts_max: 16,
+            relay_accepts_per_minute: 240,
         }
     }
 }

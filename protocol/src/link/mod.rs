@@ -73,6 +73,8 @@ pub(crate) struct Link {
     noted: Quota,
     /// Lines in the log about invitations that came to nothing.
     losses_noted: Quota,
+    /// Tunnels begun, whatever the relay may announce.
+    accepts: Quota,
     /// The daemon ends: nothing is dialled any more.
     is_over: bool,
 }
@@ -133,6 +135,7 @@ impl Link {
             wish: None,
             noted: Quota::default(),
             losses_noted: Quota::default(),
+            accepts: Quota::default(),
             is_over: false,
         }
     }

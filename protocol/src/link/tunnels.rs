@@ -3,11 +3,15 @@
 //! Owns their number; refuses to know what becomes of them. One that is there is a connection, and no longer ours: it
 //! lives on when the control connection does not.
 
+use core::time::Duration;
+
 use super::{Link, may_note};
 use crate::access::ctx::Ctx;
 use crate::contract::effect::{Dial, Effect, Purpose};
 use crate::contract::error::DialFault;
 use crate::contract::note::Note;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Link {
     /// Somebody wants to talk to us. The relay may say what it wants, so only so many are taken at once.
@@ -16,6 +20,10 @@ impl Link {
         let timeout = limits.relay_accept_timeout;
         if self.tunnels.len() >= limits.relay_accepts_max {
             return self.note_loss(cx, "too many come at once");
+        }
+        let begun = self.accepts.take(cx.engine.now.mono, limits.relay_accepts_per_minute, MINUTE);
+        if begun.is_none() {
+            return self.note_loss(cx, "too many have come in a minute");
         }
         let Some(wanted) = &cx.engine.relay else { return };
         let (relay, pin) = (wanted.url.clone(), wanted.pin);
