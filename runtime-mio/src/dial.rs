@@ -172,8 +172,14 @@ fn fault_of_tls(error: &Error) -> DialFault {
             DialFault::WrongPin
         }
         Error::PeerIncompatible(_) | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            DialFault::Tls(format!("it does not speak TLS 1.3 as we do: {error}"))
+            DialFault::TooOld
         }
+        Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => DialFault::NotYetValid,
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => DialFault::Expired,
         Error::InvalidMessage(_) => DialFault::Tls("what it speaks is no TLS".to_owned()),
         _ => DialFault::Tls(error.to_string()),
     }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Lines, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -42,13 +43,16 @@ impl Authority {
         roots
     }
 
-    fn vouch(&self, names: &[&str], is_expired: bool) -> Certified {
+    fn vouch(&self, names: &[&str]) -> Certified {
+        self.vouch_in(names, 2020..4000)
+    }
+
+    /// For the time from one year to another.
+    fn vouch_in(&self, names: &[&str], years: Range<i32>) -> Certified {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        if is_expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2020, 2, 1);
-        }
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap().der().clone();
         Certified { certificate, key }
@@ -173,7 +177,7 @@ fn assert_late(dial_it: impl FnOnce(Duration) -> Result<Dialled, DialFault>) {
 fn g7_a_relay_that_the_roots_vouch_for_is_spoken_to() {
     let authority = Authority::new("ours");
     for (host, name) in [("localhost", "localhost"), ("127.0.0.1", "127.0.0.1")] {
-        let certified = authority.vouch(&[name], false);
+        let certified = authority.vouch(&[name]);
         for pin in [None, Some(certified.pin())] {
             let port = serve(tls(&certified));
             assert_echoes(dial_tls(host, port, authority.roots(), pin).unwrap());
@@ -185,7 +189,7 @@ fn g7_a_relay_that_the_roots_vouch_for_is_spoken_to() {
 fn g7_a_wrong_pin_is_refused_whoever_vouches_for_the_key() {
     let authority = Authority::new("ours");
     let (certified, other) =
-        (authority.vouch(&["localhost"], false), authority.vouch(&["localhost"], false));
+        (authority.vouch(&["localhost"]), authority.vouch(&["localhost"]));
     let port = serve(tls(&certified));
     let refused = dial_tls("localhost", port, authority.roots(), Some(other.pin()));
     assert_eq!(refused.unwrap_err(), DialFault::WrongPin);
@@ -195,13 +199,25 @@ fn g7_a_wrong_pin_is_refused_whoever_vouches_for_the_key() {
 fn g7_a_right_pin_does_not_make_up_for_a_bad_certificate() {
     let (authority, stranger) = (Authority::new("ours"), Authority::new("another"));
     for (certified, why) in [
-        (stranger.vouch(&["localhost"], false), "UnknownIssuer"),
-        (authority.vouch(&["localhost"], true), "expired"),
-        (authority.vouch(&["example.org"], false), "not valid for name"),
+        (stranger.vouch(&["localhost"]), "UnknownIssuer"),
+        (authority.vouch(&["example.org"]), "not valid for name"),
     ] {
         for pin in [None, Some(certified.pin())] {
             let port = serve(tls(&certified));
             assert_tls(dial_tls("localhost", port, authority.roots(), pin), why);
+        }
+    }
+}
+
+#[test]
+fn g7_a_certificate_out_of_its_time_is_refused_and_told_apart() {
+    let authority = Authority::new("ours");
+    for (years, fault) in [(2020..2021, DialFault::Expired), (3000..3001, DialFault::NotYetValid)] {
+        let certified = authority.vouch_in(&["localhost"], years);
+        for pin in [None, Some(certified.pin())] {
+            let port = serve(tls(&certified));
+            let refused = dial_tls("localhost", port, authority.roots(), pin);
+            assert_eq!(refused.unwrap_err(), fault);
         }
     }
 }
@@ -259,9 +275,10 @@ impl Drop for OpenSsl {
 #[test]
 fn g7_a_server_that_speaks_only_tls_1_2_is_refused() {
     let authority = Authority::new("ours");
-    let certified = authority.vouch(&["localhost"], false);
+    let certified = authority.vouch(&["localhost"]);
     let server = OpenSsl::start(&certified, "-tls1_2");
-    assert_tls(dial_tls("localhost", server.port, authority.roots(), None), "TLS 1.3");
+    let refused = dial_tls("localhost", server.port, authority.roots(), None);
+    assert_eq!(refused.unwrap_err(), DialFault::TooOld);
     // One that chooses 1.2, whatever was offered.
     let hello = [&b"\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03"[..], &[7; 32], b"\0\xc0\x2b\0"];
     let port = serve(move |mut stream| {
@@ -269,7 +286,8 @@ fn g7_a_server_that_speaks_only_tls_1_2_is_refused() {
         stream.write_all(&hello.concat()).unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    assert_tls(dial_tls("localhost", port, authority.roots(), None), "TLS 1.3");
+    let refused = dial_tls("localhost", port, authority.roots(), None);
+    assert_eq!(refused.unwrap_err(), DialFault::TooOld);
 }
 
 #[test]
@@ -434,7 +452,7 @@ fn g7_a_drip_does_not_move_the_deadline() {
 #[test]
 fn messages_of_tungstenite_and_ours_are_the_same_over_tls() {
     let authority = Authority::new("ours");
-    let certified = authority.vouch(&["localhost"], false);
+    let certified = authority.vouch(&["localhost"]);
     let port = serve(tls(&certified));
     let Dialled { link, tail } = dial_tls("localhost", port, authority.roots(), None).unwrap();
     let role = tungstenite::protocol::Role::Client;

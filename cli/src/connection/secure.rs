@@ -241,6 +241,11 @@ fn of_dial(fault: DialFault) -> Fault {
         DialFault::Unresolved => unreachable("there is no address for that name"),
         DialFault::Unreachable(why) => Fault::Unreachable(why),
         DialFault::TimedOut => unreachable("nobody answers there"),
+        DialFault::TooOld => Fault::TooOld,
+        DialFault::NotYetValid => {
+            unreachable("by this machine's clock, its certificate is not valid yet")
+        }
+        DialFault::Expired => unreachable("by this machine's clock, its certificate has expired"),
         DialFault::Tls(why) => Fault::Unreachable(why),
         DialFault::WrongPin => unreachable("it has another key than the pinned one"),
         DialFault::Redirected => unreachable("it wants us to go elsewhere"),

@@ -35,7 +35,13 @@ pub enum DialFault {
     Unreachable(String),
     /// It was not done in time.
     TimedOut,
-    /// No TLS 1.3, or a certificate that nobody vouches for; what TLS says, for the owner.
+    /// Its TLS is older than 1.3.
+    TooOld,
+    /// By the clock here, its certificate is not valid yet.
+    NotYetValid,
+    /// By the clock here, its certificate is no longer valid.
+    Expired,
+    /// No TLS, or a certificate that nobody vouches for; what TLS says, for the owner.
     Tls(String),
     /// Its key is not the one that the owner has pinned.
     WrongPin,

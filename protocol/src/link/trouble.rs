@@ -40,6 +40,9 @@ impl Trouble {
                 DialFault::Unresolved => "unresolved",
                 DialFault::Unreachable(_) => "unreachable",
                 DialFault::TimedOut => "timed_out",
+                DialFault::TooOld => "tls_too_old",
+                DialFault::NotYetValid => "certificate_not_yet_valid",
+                DialFault::Expired => "certificate_expired",
                 DialFault::Tls(_) => "tls",
                 DialFault::WrongPin => "wrong_pin",
                 DialFault::Redirected => "redirected",
@@ -66,8 +69,13 @@ impl Trouble {
                 DialFault::Unresolved => "the relay's name has no address",
                 DialFault::Unreachable(_) => "nobody answers at the relay's address",
                 DialFault::TimedOut => "the relay did not answer in time",
+                DialFault::TooOld => "the relay does not speak TLS 1.3, and nothing older is spoken here",
+                DialFault::NotYetValid => {
+                    "by this machine's clock, the relay's certificate is not valid yet"
+                }
+                DialFault::Expired => "by this machine's clock, the relay's certificate has expired",
                 DialFault::Tls(_) => {
-                    "no secure connection: the relay's certificate is not trusted here, or it has no TLS 1.3"
+                    "no secure connection: the relay's certificate is not trusted here, or it speaks no TLS"
                 }
                 DialFault::WrongPin => "the relay's key is not the pinned one",
                 DialFault::Redirected => "the relay's address leads elsewhere, and is not followed",
@@ -107,8 +115,17 @@ impl Trouble {
                 DialFault::TimedOut => {
                     "check that this machine is online, and that no firewall is in between"
                 }
+                DialFault::TooOld => {
+                    "TLS 1.3 has to be enabled at the relay, or at the proxy in front of it"
+                }
+                DialFault::NotYetValid => {
+                    "check this machine's clock, it seems to be slow; it is tried again by itself"
+                }
+                DialFault::Expired => {
+                    "check this machine's clock; if it is right, the relay needs a new certificate"
+                }
                 DialFault::Tls(_) => {
-                    "check this machine's clock, then the relay's certificate; the daemon's log says what TLS said"
+                    "check the relay's certificate and who has signed it; the daemon's log says what TLS said"
                 }
                 DialFault::WrongPin => {
                     "somebody may be in between; if the relay has a new key, set its pin anew"
@@ -147,6 +164,9 @@ impl Trouble {
             Self::Dial(
                 DialFault::Unresolved
                 | DialFault::TimedOut
+                | DialFault::TooOld
+                | DialFault::NotYetValid
+                | DialFault::Expired
                 | DialFault::WrongPin
                 | DialFault::Redirected
                 | DialFault::Rejected(_)

@@ -46,6 +46,9 @@ impl Link {
                 DialFault::Rejected(_) => "the relay no longer knows of it",
                 DialFault::Unresolved
                 | DialFault::Unreachable(_)
+                | DialFault::TooOld
+                | DialFault::NotYetValid
+                | DialFault::Expired
                 | DialFault::Tls(_)
                 | DialFault::WrongPin
                 | DialFault::Redirected

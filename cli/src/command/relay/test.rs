@@ -139,6 +139,13 @@ fn fault(fault: &DialFault) -> (&'static str, String) {
         DialFault::Unreachable(why) => (ANSWERS, why.clone()),
         DialFault::TimedOut => (ANSWERS, "not in time".to_owned()),
         DialFault::Busy => (ANSWERS, "there is no room for one more connection".to_owned()),
+        DialFault::TooOld => (TLS, "it has nothing newer than TLS 1.2".to_owned()),
+        DialFault::NotYetValid => {
+            (TLS, "by this machine's clock, its certificate is not valid yet".to_owned())
+        }
+        DialFault::Expired => {
+            (TLS, "by this machine's clock, its certificate has expired".to_owned())
+        }
         DialFault::Tls(why) => (TLS, why.clone()),
         DialFault::WrongPin => (PINNED, "it has another".to_owned()),
         DialFault::Redirected => (SPEAKS, "it wants us to go elsewhere".to_owned()),
@@ -189,6 +196,9 @@ mod tests {
             DialFault::Unreachable(String::new()),
             DialFault::TimedOut,
             DialFault::Busy,
+            DialFault::TooOld,
+            DialFault::NotYetValid,
+            DialFault::Expired,
             DialFault::Tls(String::new()),
             DialFault::WrongPin,
             DialFault::Redirected,
