@@ -188,8 +188,7 @@ fn g7_a_relay_that_the_roots_vouch_for_is_spoken_to() {
 #[test]
 fn g7_a_wrong_pin_is_refused_whoever_vouches_for_the_key() {
     let authority = Authority::new("ours");
-    let (certified, other) =
-        (authority.vouch(&["localhost"]), authority.vouch(&["localhost"]));
+    let (certified, other) = (authority.vouch(&["localhost"]), authority.vouch(&["localhost"]));
     let port = serve(tls(&certified));
     let refused = dial_tls("localhost", port, authority.roots(), Some(other.pin()));
     assert_eq!(refused.unwrap_err(), DialFault::WrongPin);

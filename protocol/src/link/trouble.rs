@@ -69,11 +69,15 @@ impl Trouble {
                 DialFault::Unresolved => "the relay's name has no address",
                 DialFault::Unreachable(_) => "nobody answers at the relay's address",
                 DialFault::TimedOut => "the relay did not answer in time",
-                DialFault::TooOld => "the relay does not speak TLS 1.3, and nothing older is spoken here",
+                DialFault::TooOld => {
+                    "the relay does not speak TLS 1.3, and nothing older is spoken here"
+                }
                 DialFault::NotYetValid => {
                     "by this machine's clock, the relay's certificate is not valid yet"
                 }
-                DialFault::Expired => "by this machine's clock, the relay's certificate has expired",
+                DialFault::Expired => {
+                    "by this machine's clock, the relay's certificate has expired"
+                }
                 DialFault::Tls(_) => {
                     "no secure connection: the relay's certificate is not trusted here, or it speaks no TLS"
                 }
