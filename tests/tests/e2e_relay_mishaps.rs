@@ -17,6 +17,8 @@ use rustix::process::Signal;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+use tungstenite::protocol::Role;
+use tungstenite::{Message, WebSocket};
 
 type Answer = fn(TcpStream);
 
@@ -66,12 +68,13 @@ impl Away {
         Self { desk, owner, relay, laptop }
     }
 
-    /// `kill -9` of the relay, and another one in its place once the daemon has missed it.
+    /// Another relay in its place, once the daemon has missed it.
     fn replace_relay(&mut self) {
         self.kill_relay();
         self.relay = Relay::start_on(self.relay.port, &[]);
     }
 
+    /// `kill -9`.
     fn kill_relay(&mut self) {
         self.relay.process.signal(Signal::KILL);
         self.relay.process.wait();
@@ -150,7 +153,7 @@ fn a_relay_that_opens_and_then_talks_nonsense_or_hangs_up_is_named() {
         let port = something(move |tcp| {
             let Ok(mut socket) = tungstenite::accept(tcp) else { return };
             if let Some(text) = text {
-                let _ = socket.send(tungstenite::Message::text(text));
+                let _ = socket.send(Message::text(text));
             }
             let _ = socket.close(None);
             while socket.read().is_ok() {}
@@ -279,6 +282,45 @@ fn a_daemon_that_is_not_at_its_relay_and_a_relay_that_is_gone_are_told_apart() {
     assert_eq!(code, Some(6), "{err}");
     assert!(err.contains(&format!("{url}: it is not connected to the relay")), "{err}");
     assert!(err.contains("does clawd run there") && err.contains("relay status"), "{err}");
+}
+
+/// A relay that brings whoever comes to this port, whomever they have asked for.
+fn impostor_relay(port: u16, to: u16) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+    thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let Ok(mut socket) = tungstenite::accept(tcp.try_clone().expect("a clone")) else {
+                return;
+            };
+            let _ = socket.send(Message::text(r#"{"type":"connected"}"#));
+            let mut there = TcpStream::connect(("127.0.0.1", to)).expect("somebody is there");
+            let mut answers = there.try_clone().expect("a clone");
+            thread::spawn(move || {
+                let mut socket = WebSocket::from_raw_socket(tcp, Role::Server, None);
+                let mut bytes = [0; 4096];
+                while let Ok(read @ 1..) = answers.read(&mut bytes) {
+                    let _ = socket.send(Message::binary(bytes[..read].to_vec()));
+                }
+                let _ = socket.close(None);
+            });
+            while let Ok(Message::Binary(bytes)) = socket.read() {
+                let _ = there.write_all(&bytes);
+            }
+        }
+    });
+}
+
+#[test]
+fn g3_a_relay_that_answers_in_the_daemons_place_is_found_out() {
+    let mut away = Away::new();
+    away.kill_relay();
+    let elsewhere = Site::new();
+    let other = elsewhere.start();
+    impostor_relay(away.relay.port, other.port);
+    let (code, _, err) = away.laptop.run(&["-R", "desk", "status"]);
+    assert_eq!(code, Some(6), "{err}");
+    assert!(err.contains(&format!("has another key: {}", other.key())), "{err}");
+    assert!(err.contains("nothing was said to others") && err.contains("identity"), "{err}");
 }
 
 /// All events that a `tail --json` has printed, by number.

@@ -310,6 +310,22 @@ fn b7_it_listens_where_it_should_and_nowhere_else() {
 }
 
 #[test]
+fn f3_nothing_announces_itself_not_even_while_a_window_is_open() {
+    let site = Site::new();
+    let daemon = site.start();
+    let mut owner = daemon.owner();
+    owner.call("daemon.pairPin", json!({})).expect("a window");
+    // Where the sockets are through which a packet could go to all: with the field of the inode.
+    for (table, inode_field) in
+        [("udp", 9), ("udp6", 9), ("udplite", 9), ("raw", 9), ("raw6", 9), ("packet", 8)]
+    {
+        let found = lines(&daemon, table, inode_field);
+        assert!(found.is_empty(), "{table}: {found:?}");
+    }
+    assert!(!sockets(&daemon).is_empty(), "its sockets are seen at all");
+}
+
+#[test]
 fn a_lock_of_a_dead_daemon_does_not_stop_the_next() {
     let site = Site::new();
     site.start().kill();

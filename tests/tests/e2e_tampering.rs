@@ -1,20 +1,31 @@
-//! What somebody in the middle can do with the records of a TLS session: end it, and nothing else (security G4).
+//! What somebody in the middle can do with the records of a TLS session: end it, and nothing else (security G4). The
+//! same on a network and through a relay, where the one in the middle may be the relay itself.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::net::TcpStream;
-use std::path::Path;
+use std::io::{Read, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use clawd_protocol::Fingerprint;
 use clawd_tests::daemon::records::{From, Middle, Plan, Seen, Trick};
 use clawd_tests::daemon::{Client, Daemon, PATIENCE, Site, Tls, tls};
+use clawd_tests::relay::{Leg, Relay};
 use serde_json::{Value, json};
+use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
 /// How long a device waits for what somebody has taken away.
 const STALL: Duration = Duration::from_millis(400);
 const CALLS: u64 = 3;
+/// Types of records (RFC 8446, 5.1).
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+
+fn title(run: u32, call: u64) -> String {
+    format!("run {run} call {call}")
+}
 
 /// What a device saw of its session.
 #[derive(Debug, Default)]
@@ -29,16 +40,12 @@ struct Device<'a> {
     daemon: &'a Daemon,
     key: Fingerprint,
     token: String,
-    repo: &'a Path,
+    repo: PathBuf,
     /// In the title of every session of this run.
     run: u32,
 }
 
 impl Device<'_> {
-    fn title(&self, call: u64) -> String {
-        format!("run {} call {call}", self.run)
-    }
-
     /// Connects, makes its sessions, and closes; as far as it gets.
     fn live(&self, middle: u16) -> Outcome {
         let mut outcome = Outcome::default();
@@ -57,7 +64,7 @@ impl Device<'_> {
         let auth = call(0, "daemon.auth", json!({"token": self.token}));
         socket.send(Message::text(auth)).ok()?;
         for id in 1..=CALLS {
-            let params = json!({"repoPath": self.repo, "title": self.title(id)});
+            let params = json!({"repoPath": self.repo, "title": title(self.run, id)});
             socket.send(Message::text(call(id, "session.create", params))).ok()?;
         }
         while answers.len() < usize::try_from(CALLS).ok()? {
@@ -76,32 +83,10 @@ impl Device<'_> {
         assert!(message.get("error").is_none(), "{message}");
         if let Some(id) = message["id"].as_u64().filter(|id| *id > 0) {
             let session = message["result"].clone();
-            assert_eq!(session["title"], self.title(id));
+            assert_eq!(session["title"], title(self.run, id));
             assert!(answers.insert(id, session).is_none(), "answered twice");
         }
         Some(())
-    }
-
-    /// What the owner finds afterwards: each call at most once, as it was made, and all that was answered.
-    fn check(&self, owner: &mut Client, outcome: &Outcome, plan: Option<&Plan>) {
-        let listed = owner.call("session.list", json!({})).unwrap();
-        let listed = listed.as_array().unwrap();
-        let prefix = format!("run {} ", self.run);
-        let mut made = BTreeMap::new();
-        for session in listed {
-            let title = session["title"].as_str().unwrap();
-            assert!(title.starts_with(&prefix), "{plan:?}: {title}");
-            assert_eq!(session["repoPath"], json!(self.repo), "{plan:?}");
-            let is_first = made.insert(title.to_owned(), session["id"].clone()).is_none();
-            assert!(is_first, "{plan:?}: {title} was made twice");
-        }
-        assert!((1..=CALLS).map(|id| self.title(id)).take(made.len()).eq(made.keys().cloned()));
-        for (id, session) in &outcome.answers {
-            assert_eq!(made.get(&self.title(*id)), Some(&session["id"]), "{plan:?}");
-        }
-        for id in made.values() {
-            owner.call("session.delete", json!({"sessionId": id})).unwrap();
-        }
     }
 }
 
@@ -122,21 +107,126 @@ fn of(seen: &Seen, from: From) -> &[Vec<u8>] {
     }
 }
 
+/// A daemon, and a port that leads to it.
+struct Scene {
+    site: Site,
+    daemon: Daemon,
+    owner: Client,
+    token: String,
+    to: u16,
+    _relay: Option<Relay>,
+}
+
+impl Scene {
+    fn on_the_network() -> Self {
+        let site = Site::new();
+        let daemon = site.start();
+        let mut owner = daemon.owner();
+        let (_, token) = daemon.connect_tls(None).unwrap().pair_by_ticket(&mut owner, "full");
+        let to = daemon.port;
+        Self { site, daemon, owner, token, to, _relay: None }
+    }
+
+    fn behind_a_relay() -> Self {
+        let mut scene = Self::on_the_network();
+        let relay = Relay::start(&[]);
+        let url = format!("ws://127.0.0.1:{}", relay.port);
+        let (code, _, err) = scene.site.run(&["relay", "enable", "--url", &url]);
+        assert!(code == Some(0) && err.contains("connected"), "{err}");
+        scene.to = into_relay(relay.port, format!("/v1/connect/{}", scene.daemon.key()));
+        scene._relay = Some(relay);
+        scene
+    }
+
+    /// What the owner finds afterwards: each call at most once, as it was made, and all that was answered.
+    fn check(&mut self, run: u32, outcome: &Outcome, plan: Option<&Plan>) {
+        let title = |call| title(run, call);
+        let repo = self.site.repo();
+        let listed = self.owner.call("session.list", json!({})).unwrap();
+        let listed = listed.as_array().unwrap();
+        let prefix = format!("run {run} ");
+        let mut made = BTreeMap::new();
+        for session in listed {
+            let found = session["title"].as_str().unwrap();
+            assert!(found.starts_with(&prefix), "{plan:?}: {found}");
+            assert_eq!(session["repoPath"], json!(repo), "{plan:?}");
+            let is_first = made.insert(found.to_owned(), session["id"].clone()).is_none();
+            assert!(is_first, "{plan:?}: {found} was made twice");
+        }
+        assert!((1..=CALLS).map(|id| title(id)).take(made.len()).eq(made.keys().cloned()));
+        for (id, session) in &outcome.answers {
+            assert_eq!(made.get(&title(*id)), Some(&session["id"]), "{plan:?}");
+        }
+        for id in made.values() {
+            self.owner.call("session.delete", json!({"sessionId": id})).unwrap();
+        }
+    }
+
+    fn device(&self, run: u32) -> Device<'_> {
+        let Self { daemon, token, .. } = self;
+        Device { daemon, key: daemon.key(), token: token.clone(), repo: self.site.repo(), run }
+    }
+}
+
+/// A port whose every connection becomes a client's leg at the relay.
+fn into_relay(relay: u16, path: String) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for here in listener.incoming().map_while(Result::ok) {
+            let mut leg = Leg::open(relay, &path).expect("an upgrade");
+            assert_eq!(leg.text(), Some(json!({"type": "connected"})));
+            // Nothing came behind the text: the daemon's end speaks second.
+            let there = leg.into_stream();
+            let (here_too, there_too) = (here.try_clone().unwrap(), there.try_clone().unwrap());
+            thread::spawn(move || to_relay(here, there));
+            thread::spawn(move || from_relay(there_too, here_too));
+        }
+    });
+    port
+}
+
+fn to_relay(mut here: TcpStream, there: TcpStream) {
+    let mut socket = WebSocket::from_raw_socket(there, Role::Client, None);
+    let mut bytes = [0; 4096];
+    while let Ok(read @ 1..) = here.read(&mut bytes) {
+        if socket.send(Message::binary(bytes[..read].to_vec())).is_err() {
+            break;
+        }
+    }
+    let _ = socket.close(None);
+}
+
+fn from_relay(there: TcpStream, mut here: TcpStream) {
+    let mut socket = WebSocket::from_raw_socket(there, Role::Client, None);
+    while let Ok(Message::Binary(bytes)) = socket.read() {
+        if here.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    let _ = here.shutdown(Shutdown::Both);
+}
+
 #[test]
 fn g4_whatever_is_done_to_a_record_ends_the_session_and_changes_nothing() {
-    let site = Site::new();
-    let daemon = site.start();
-    let mut owner = daemon.owner();
-    let (_, token) = daemon.connect_tls(None).unwrap().pair_by_ticket(&mut owner, "full");
-    let (key, repo) = (daemon.key(), site.repo());
-    let mut device = Device { daemon: &daemon, key, token, repo: &repo, run: 0 };
+    tamper(Scene::on_the_network());
+}
+
+#[test]
+fn g4_whatever_a_relay_does_to_a_record_ends_the_session_and_changes_nothing() {
+    tamper(Scene::behind_a_relay());
+}
+
+/// All tricks, with each record of a session.
+fn tamper(mut scene: Scene) {
+    let mut run = 0;
     let mut live = |plan: Option<Plan>| {
-        device.run += 1;
-        let middle = Middle::start(daemon.port, plan.clone());
-        let outcome = device.live(middle.port);
+        run += 1;
+        let middle = Middle::start(scene.to, plan.clone());
+        let outcome = scene.device(run).live(middle.port);
         let seen = middle.end();
-        settle(&mut owner);
-        device.check(&mut owner, &outcome, plan.as_ref());
+        settle(&mut scene.owner);
+        scene.check(run, &outcome, plan.as_ref());
         (outcome, seen)
     };
     let (outcome, recorded) = live(None);
@@ -167,25 +257,31 @@ fn g4_whatever_is_done_to_a_record_ends_the_session_and_changes_nothing() {
 
 #[test]
 fn g4_a_recorded_session_said_again_reaches_nobody() {
-    let site = Site::new();
-    let daemon = site.start();
-    let mut owner = daemon.owner();
-    let (_, token) = daemon.connect_tls(None).unwrap().pair_by_ticket(&mut owner, "full");
-    let (key, repo) = (daemon.key(), site.repo());
-    let device = Device { daemon: &daemon, key, token, repo: &repo, run: 1 };
-    let middle = Middle::start(daemon.port, None);
-    let outcome = device.live(middle.port);
+    say_again(Scene::on_the_network());
+}
+
+#[test]
+fn g3_a_relay_that_says_a_recorded_session_again_reaches_nobody() {
+    say_again(Scene::behind_a_relay());
+}
+
+/// A whole session to the daemon once more, as it was said, and its own words back to it.
+fn say_again(mut scene: Scene) {
+    let middle = Middle::start(scene.to, None);
+    let outcome = scene.device(1).live(middle.port);
     assert!(outcome.is_whole);
     let seen = middle.end();
-    device.check(&mut owner, &outcome, None);
-    // To the daemon as it was said, and its own words back to it.
+    scene.check(1, &outcome, None);
     for said in [seen.client.concat(), seen.daemon.concat()] {
-        let mut stream = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
-        io::Write::write_all(&mut stream, &said).unwrap();
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, scene.to)).unwrap();
+        stream.write_all(&said).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // A reset is an end too.
+        let mut answer = [0];
+        // It was heard, and answered: a hello or an alert. A reset is an end too.
+        assert!(stream.read_exact(&mut answer).is_ok(), "it has not come there");
+        assert!([ALERT, HANDSHAKE].contains(&answer[0]), "{answer:?}");
         let _ = stream.read_to_end(&mut Vec::new());
     }
-    settle(&mut owner);
-    assert_eq!(owner.call("session.list", json!({})).unwrap(), json!([]));
+    settle(&mut scene.owner);
+    assert_eq!(scene.owner.call("session.list", json!({})).unwrap(), json!([]));
 }
