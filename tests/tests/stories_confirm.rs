@@ -299,6 +299,25 @@ fn d5_an_opener_that_loses_the_right_to_open_takes_the_wait_along() {
 }
 
 #[test]
+fn d5_a_yes_counts_for_nothing_once_the_openers_time_is_over() {
+    const DAY_MS: i64 = 86_400_000;
+    let mut world = World::default();
+    let owner = world.owner();
+    let admin = world.pair(owner, "admin", "laptop");
+    for _ in 0..4 {
+        world.skew(40 * DAY_MS);
+        world.call(admin.client, "daemon.status", json!({})).expect("used often enough");
+    }
+    world.skew(20 * DAY_MS - 30_000);
+    let mut it = waiting_in(world, owner, admin.client, json!({"role": "full"}));
+    // The machine sleeps: no timer of its is over, but the admin's time is.
+    it.world.skew(31_000);
+    assert_eq!(it.say(owner, true).expect_err("too late").kind, "not_pending");
+    assert_eq!(it.outcome().expect_err("out").code, -32021);
+    assert_eq!(it.world.store.db.devices.len(), 1, "the admin alone");
+}
+
+#[test]
 fn d5_cancel_and_another_window_end_the_wait() {
     let mut it = waiting();
     it.world.call(it.owner, "daemon.pairCancel", json!({})).expect("cancelled");

@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use clawd_protocol::LegId;
+use clawd_protocol::{LegId, Source};
+use clawd_tests::client::upgrade_headers;
 use clawd_tests::phone::daemon_key;
-use clawd_tests::{Client, LOOPBACK, Phone, World};
+use clawd_tests::{Client, LOOPBACK, Phone, Stage, World};
 use serde_json::{Value, json};
 
 const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB";
@@ -112,6 +113,21 @@ fn g3_nothing_that_a_relay_says_of_where_somebody_is_opens_anything() {
         let asking = world.events(owner).into_iter().rev().find(|it| it.name == "pairing.progress");
         let asking = asking.expect("the owner is asked").params.to_string();
         assert!(asking.contains("relay") && !asking.contains('\u{1b}'), "{from:?}: {asking}");
+    }
+}
+
+#[test]
+fn g3_nothing_plain_is_heard_wherever_a_relay_says_it_comes_from() {
+    for from in [None, Some("127.0.0.1"), Some("::1"), Some("::ffff:127.0.0.1")] {
+        let (mut world, ..) = registered();
+        let from = from.map(|it| it.parse::<IpAddr>().expect("an address"));
+        let conn = world.open_plain(Source::Relay(from));
+        let mut headers = upgrade_headers();
+        headers.push(("Authorization", format!("Bearer {}", world.token()).into_bytes()));
+        let headers: Vec<(&str, &[u8])> = headers.iter().map(|(n, v)| (*n, v.as_slice())).collect();
+        world.head(conn, "/", &headers);
+        let Stage::Answered(answer) = &world.link(conn).stage else { panic!("{from:?}") };
+        assert_eq!(answer.status, 426, "{from:?}");
     }
 }
 
