@@ -154,6 +154,23 @@ fn d6_a_point_beside_the_subgroup_is_refused() {
     assert!(refused >= 7, "{refused}");
 }
 
+/// All of them: a height below 19 may be written with the field's order, 2^255 - 19, added to it. It happens that no such
+/// point is in the large subgroup, so that these are refused twice.
+#[test]
+fn d6_a_point_in_a_second_encoding_is_refused() {
+    let mut points = 0;
+    for written in 237..=255 {
+        for sign in [0, 0x80] {
+            let mut bytes = [255; 32];
+            bytes[0] = written;
+            bytes[31] = 0x7f | sign;
+            points += u32::from(Ed25519Group::bytes_to_element(&bytes).is_some());
+            assert!(!is_fit(&bytes), "{written}");
+        }
+    }
+    assert!(points > 10, "they are read as points: {points}");
+}
+
 #[test]
 fn a8_a_run_does_not_print_its_secrets() {
     let (device, message) = started();

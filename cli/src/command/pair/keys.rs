@@ -41,7 +41,10 @@ pub(super) enum Typed {
 impl Keys {
     /// `None` if there is no terminal.
     pub(super) fn open() -> Option<Self> {
-        let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        Self::of(OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?)
+    }
+
+    fn of(terminal: File) -> Option<Self> {
         let found = tcgetattr(&terminal).ok()?;
         let keys = Self { terminal, found, answer: None };
         keys.single().ok()?;
@@ -106,7 +109,41 @@ fn is_yes(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
     use super::*;
+
+    /// The end at which somebody types, and a terminal that is nobody's.
+    fn terminal() -> (File, Keys) {
+        let typist = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&typist).and_then(|()| unlockpt(&typist)).unwrap();
+        let name = ptsname(&typist, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let terminal = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+        (typist.into(), Keys::of(terminal.into()).unwrap())
+    }
+
+    /// Whether there is something to read, by now or soon.
+    fn is_readable(keys: &Keys) -> bool {
+        let soon = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        poll(&mut [PollFd::new(keys, PollFlags::IN)], Some(&soon)).unwrap() > 0
+    }
+
+    #[test]
+    fn k2_what_was_typed_and_not_read_before_the_question_is_no_answer() {
+        let (mut typist, mut keys) = terminal();
+        typist.write_all(b"y\n").unwrap();
+        assert!(is_readable(&keys), "it waits to be read");
+        keys.ask().unwrap();
+        assert!(!is_readable(&keys), "it was thrown away");
+        typist.write_all(b"\n").unwrap();
+        assert!(is_readable(&keys));
+        assert_eq!(keys.read(), Typed::Answer(false));
+    }
 
     #[test]
     fn k2_only_an_explicit_yes_is_one() {
