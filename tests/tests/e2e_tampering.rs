@@ -153,7 +153,7 @@ impl Scene {
             let is_first = made.insert(found.to_owned(), session["id"].clone()).is_none();
             assert!(is_first, "{plan:?}: {found} was made twice");
         }
-        assert!((1..=CALLS).map(|id| title(id)).take(made.len()).eq(made.keys().cloned()));
+        assert!((1..=CALLS).map(title).take(made.len()).eq(made.keys().cloned()));
         for (id, session) in &outcome.answers {
             assert_eq!(made.get(&title(*id)), Some(&session["id"]), "{plan:?}");
         }
