@@ -67,15 +67,15 @@ impl Home {
             let home = Self::with(global, dir, ConfigFile::default())?;
             return Ok(Self { away, ..home });
         }
-        let config = match read_config(&dir) {
+        let read = read_config(&dir).and_then(|config| Self::with(global, dir.clone(), config));
+        match read {
             Err(failure) if daemon::holder(&dir).is_ok_and(|holder| holder.is_some()) => {
                 let why = visible(&failure.message);
                 screen.note(Mark::Warn, &format!("{why}; clawd runs by what it read at its start"));
-                ConfigFile::default()
+                Self::with(global, dir, ConfigFile::default())
             }
-            config => config?,
-        };
-        Self::with(global, dir, config)
+            home => home,
+        }
     }
 
     fn with(global: &Global, dir: PathBuf, config: ConfigFile) -> Result<Self, Failure> {

@@ -86,6 +86,8 @@ pub struct Welcome {
     pub version: String,
     /// Its own id.
     pub daemon_id: String,
+    /// The relay at which it is found, if it uses one.
+    pub relay_url: Option<String>,
     /// Our id, if we are a device.
     pub device_id: Option<String>,
     /// The protocol's version.

@@ -361,7 +361,7 @@ fn on_call(
         Method::CheckProvider => work.on_check_provider(cx, call, params),
         Method::SetName => access.on_set_name(cx, call, params),
         Method::PairPin => access.on_pair_pin(cx, call, caller, params),
-        Method::PairCancel => access.on_pair_cancel(cx, call),
+        Method::PairCancel => access.on_pair_cancel(cx, call, params),
         Method::PairConfirm => access.on_pair_confirm(cx, call, caller, params),
         Method::RotateToken => access.on_rotate_local(cx, call, caller, params),
         Method::SetRelay => link.on_set_relay(cx, call, caller, params),

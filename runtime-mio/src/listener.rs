@@ -61,7 +61,7 @@ pub(crate) enum Accepted {
 }
 
 impl Listeners {
-    /// Binds all of them. Addresses that this machine does not have are left out, but not the first.
+    /// Binds all of them. A loopback address that this machine does not have is left out, unless it is the first.
     pub(crate) fn bind(addresses: &[IpAddr], port: u16, dir: &Path) -> Result<Self, RunError> {
         let mut tries = PORTS_TRIED;
         let (tcp, port) = loop {
@@ -178,7 +178,8 @@ fn bind_tcp(addresses: &[IpAddr], mut port: u16) -> Result<(Vec<TcpListener>, u1
             Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
                 return Err(RunError::PortTaken { addr });
             }
-            Err(source) if !listeners.is_empty() && is_absent(&source) => {}
+            Err(source) if !listeners.is_empty() && address.is_loopback() && is_absent(&source) => {
+            }
             Err(source) => return Err(RunError::Bind { addr, source }),
         }
     }

@@ -69,6 +69,22 @@ fn asked(daemon: &Daemon, site: &Site, terminal: Terminal) -> (Session, Guest) {
 }
 
 #[test]
+fn d5_a_device_that_leaves_while_somebody_is_asked_is_not_let_in() {
+    let site = Site::new();
+    let daemon = site.start();
+    let mut owner = daemon.owner();
+    let window = owner.call("daemon.pairPin", json!({})).expect("a window");
+    let guest = Guest::knocks(&daemon, window["pin"].as_str().expect("a PIN"));
+    owner.wait_event("pairing.progress", |it| it["state"] == "confirm");
+    drop(guest);
+    let left = owner.wait_event("pairing.progress", |it| it["state"] == "declined");
+    assert_eq!(left["detail"], "the device has left");
+    let yes = json!({"pairingId": window["pairingId"], "accept": true});
+    assert!(owner.call("daemon.pairConfirm", yes).is_err());
+    assert_eq!(devices(&daemon), 0);
+}
+
+#[test]
 fn d5_a_device_is_let_in_by_an_explicit_yes_and_shown_before() {
     let Some(terminal) = terminal("d5_a_device_is_let_in_by_an_explicit_yes") else { return };
     let site = site();

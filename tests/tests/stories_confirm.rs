@@ -143,6 +143,26 @@ fn d5_a_yes_after_the_machine_has_slept_is_too_late() {
 }
 
 #[test]
+fn d1_whoever_closes_a_window_that_was_replaced_closes_no_other() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let first = window(&mut world, owner, json!({}));
+    let second = window(&mut world, owner, json!({}));
+    let replaced = told(&mut world, owner);
+    assert_eq!(
+        (&replaced["state"], &replaced["pairingId"]),
+        (&json!("cancelled"), &first["pairingId"])
+    );
+    let cancel = |world: &mut World, of: &Value| {
+        let params = json!({"pairingId": of["pairingId"]});
+        world.call(owner, "daemon.pairCancel", params).expect("said");
+        told(world, owner)
+    };
+    assert_eq!(cancel(&mut world, &first), Value::Null, "it is no window any more");
+    assert_eq!(cancel(&mut world, &second)["state"], "cancelled");
+}
+
+#[test]
 fn d5_a_device_that_has_left_is_not_let_in() {
     let mut it = waiting();
     it.world.hang_up(it.phone.client.conn);

@@ -115,7 +115,7 @@ pub(super) fn qr(home: &Home, screen: &Screen, ascii: bool) -> Result<Exit, Fail
     }
     let poster = request.poster(&pairing)?;
     if let Err(failure) = poster.check_size(window()) {
-        daemon.call("daemon.pairCancel", json!({}))?;
+        daemon.call("daemon.pairCancel", json!({"pairingId": pairing.id}))?;
         return Err(failure);
     }
     show_until_over(&mut daemon, &request, pairing.id, poster)
@@ -152,7 +152,7 @@ fn check(
     if pairing.reachable && ways > 0 {
         return Ok(());
     }
-    daemon.call("daemon.pairCancel", json!({}))?;
+    daemon.call("daemon.pairCancel", json!({"pairingId": pairing.id}))?;
     Err(match pairing.urls.is_empty() {
         true => Failure::new(
             Exit::Failure,
@@ -180,6 +180,7 @@ fn show_until_over(
     let screen = request.screen;
     let mut show = Show::open(daemon, request, pairing, poster, screen)?;
     let outcome = show.run();
+    let pairing = show.pairing.clone();
     // Before anything is said: talk belongs on the main screen.
     drop(show);
     match outcome? {
@@ -210,7 +211,7 @@ fn show_until_over(
         )
         .hint("show a new PIN with `clawd pair`")),
         Outcome::Interrupted => {
-            daemon.call("daemon.pairCancel", json!({}))?;
+            daemon.call("daemon.pairCancel", json!({"pairingId": pairing}))?;
             screen.say("the pairing window is closed");
             Ok(Exit::Interrupted)
         }

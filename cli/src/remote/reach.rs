@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use clawd_protocol::Fingerprint;
-use clawd_protocol::client::Bookmark;
+use clawd_protocol::client::{Bookmark, Welcome};
 use clawd_protocol::relay::control::Refusal;
 use clawd_protocol::text::visible_line;
 use clawd_runtime_mio::tls::{Identity, Trusted};
@@ -36,13 +36,16 @@ impl Away {
     pub(crate) fn connect(&self, from: Option<&Bookmark>) -> Result<Connection, Failure> {
         let mut failed = Vec::new();
         let trusted = Trusted::Key(self.remote.daemon_id);
-        for way in self.remote.ways() {
+        // As it is known now: another command, or an earlier connection of this one, may have learnt more.
+        let known = self.remotes.find(&self.remote.name).ok();
+        let known = known.filter(|it| it.device_id == self.remote.device_id);
+        for way in known.as_ref().unwrap_or(&self.remote).ways() {
             let fault = match Secure::open(&way, trusted, &self.own) {
                 Err(fault) => fault,
                 Ok(secure) => {
                     match Connection::over_tls(secure, self.remote.token.clone(), from.cloned()) {
                         Ok(mut daemon) => {
-                            self.remember(&way);
+                            self.remember(&way, &daemon.welcome);
                             daemon.way = Some(way.to_string());
                             return Ok(daemon);
                         }
@@ -59,7 +62,11 @@ impl Away {
     }
 
     /// What works is tried first the next time. That is a comfort: failing to keep it is no failure.
-    fn remember(&self, way: &Way) {
+    fn remember(&self, way: &Way, welcome: &Welcome) {
+        let relay = welcome.relay_url.as_deref().and_then(|url| url.parse().ok());
+        if let Some(relay) = relay.filter(|relay| self.remote.relay.as_ref() != Some(relay)) {
+            let _ = self.remotes.learn_relay(&self.remote, &relay);
+        }
         if let Way::Direct(url) = way
             && self.remote.urls.first() != Some(url)
         {

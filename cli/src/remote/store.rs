@@ -205,6 +205,16 @@ impl Remotes {
         })
     }
 
+    /// The daemon has said at which relay it is found now.
+    pub(crate) fn learn_relay(&self, remote: &Remote, relay: &RelayUrl) -> Result<(), Failure> {
+        self.change(|all| {
+            if let Some(known) = all.iter_mut().find(|it| it.device_id == remote.device_id) {
+                known.relay = Some(relay.clone());
+            }
+            Ok(())
+        })
+    }
+
     fn change<T>(
         &self,
         change: impl FnOnce(&mut Vec<Remote>) -> Result<T, Failure>,

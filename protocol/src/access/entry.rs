@@ -19,6 +19,7 @@ use crate::contract::id::{ConnId, DeviceId};
 use crate::contract::input::Source;
 use crate::contract::record::Role;
 use crate::engine::Timer;
+use crate::relay::RelayUrl;
 use crate::wire::event::Event;
 use crate::wire::method::Method;
 use crate::wire::params::Params;
@@ -38,6 +39,8 @@ struct Welcome<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     device_id: Option<DeviceId>,
     daemon_id: &'a str,
+    /// The relay at which we are found, so that a device learns of one that came after it.
+    relay_url: Option<&'a RelayUrl>,
     version: &'a str,
     protocol_version: u32,
     cursor: u64,
@@ -194,6 +197,7 @@ impl Access {
                 Who::Device(id) => Some(id),
             },
             daemon_id: &self.daemon_id,
+            relay_url: cx.engine.relay.as_ref().filter(|it| it.enabled).map(|it| &it.url),
             version: &cx.engine.config.version,
             protocol_version: 1,
             cursor: cx.engine.cursor(),

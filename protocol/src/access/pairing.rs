@@ -169,6 +169,11 @@ impl Pairing {
         self.window.take().is_some()
     }
 
+    /// The window's name, if one is open.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.window.as_ref().map(|window| window.pairing_id.as_str())
+    }
+
     /// Who opened the window, if one is open.
     pub(crate) fn opener(&self) -> Option<Who> {
         self.window.as_ref().map(|window| window.by)

@@ -21,7 +21,7 @@ use super::pairing_calls::Guest;
 use super::pairing_window::check_grant;
 use super::peers::{Call, Caller, Peer, Phase, Who};
 use super::witness::of_stranger;
-use crate::contract::effect::Sync;
+use crate::contract::effect::{Effect, Sync};
 use crate::contract::id::ConnId;
 use crate::contract::input::Source;
 use crate::contract::record::AuditKind;
@@ -43,6 +43,11 @@ pub(super) struct Asking {
 }
 
 impl Asking {
+    /// The name of the window through which it came.
+    pub(super) fn name(&self) -> &str {
+        &self.guest.window.pairing_id
+    }
+
     pub(super) const fn opener(&self) -> Who {
         self.guest.window.by
     }
@@ -68,6 +73,7 @@ impl Access {
         cx.tell_in_passing(&Event::PairingProgress {
             state: "confirm",
             detail: "a device wants to come in; is it yours?",
+            pairing_id: None,
             guest: Some(GuestView {
                 pairing_id: &guest.window.pairing_id,
                 name: &guest.name,
@@ -78,6 +84,8 @@ impl Access {
                 expires_in_seconds: wait.as_secs(),
             }),
         });
+        // It is read again, not to hear it, but to see it leave: nobody is let in who has gone.
+        cx.fx.push(Effect::Resume { conn: guest.call.conn });
         let expires_at = now.unix + wait;
         self.asking = Some(Box::new(Asking { guest, expires, expires_at }));
     }
@@ -111,6 +119,7 @@ impl Access {
         }
         cx.engine.timers.disarm(Timer::PairingConfirm);
         if let Some(asking) = self.asking.take() {
+            cx.fx.push(Effect::Pause { conn: asking.guest.call.conn });
             let note = String::from("confirmed by ") + &caller.name();
             self.let_in(cx, asking.guest, Some(note));
         }
@@ -128,12 +137,13 @@ impl Access {
 
     fn end_wait(&mut self, cx: &mut Ctx<'_>, state: &str, detail: &str) -> Option<Call> {
         let Guest { call, window, .. } = self.asking.take()?.guest;
+        let id = window.pairing_id.clone();
         cx.engine.timers.disarm(Timer::PairingConfirm);
         let mut audit = of_stranger(cx, AuditKind::PairingDeclined, call.conn);
         audit.note = Some(detail.to_string());
         audit.role = Some(window.role);
         self.note(cx, audit, Sync::Disk);
-        self.progress(cx, state, detail);
+        self.progress_of(cx, &id, state, detail);
         Some(call)
     }
 

@@ -147,6 +147,7 @@ impl Access {
         check_grant(caller, role)?;
         let is_unlocking = opening.unlock && caller.who == Who::Owner && self.pairing.is_locked();
         let now = self.clock(cx);
+        let replaced = self.pairing.name().map(String::from);
         let window =
             self.pairing.open(now, opening, &mut cx.engine.entropy).map_err(|_| locked())?;
         cx.engine.timers.arm(Timer::Pairing, window.expires);
@@ -159,6 +160,9 @@ impl Access {
         let mut audit = of_caller(cx, AuditKind::PairingOpened, caller, call.conn);
         audit.role = Some(role);
         self.note(cx, audit, Sync::Disk);
+        if let Some(replaced) = replaced {
+            self.progress_of(cx, &replaced, "cancelled", "a newer window has taken its place");
+        }
         // Who still waits came through the window before this one.
         self.decline(cx, "cancelled", "another window was opened");
         if is_unlocking {
@@ -183,8 +187,17 @@ impl Access {
         self.daemon_id.parse().unwrap_or_else(|_| Fingerprint::from_bytes([0; 32]))
     }
 
-    pub(crate) fn on_pair_cancel(&mut self, cx: &mut Ctx<'_>, call: Call) {
-        self.close_window(cx, "the window was closed");
+    pub(crate) fn on_pair_cancel(&mut self, cx: &mut Ctx<'_>, call: Call, params: &Params<'_>) {
+        let wanted = match params.text("pairingId") {
+            Ok(wanted) => wanted,
+            Err(error) => return cx.refuse(call, &error),
+        };
+        let waiting = self.asking.as_ref().map(|asking| asking.name());
+        let present = self.pairing.name().or(waiting);
+        // Who names a window means no other: that one may be somebody else's by now.
+        if wanted.is_none() || wanted.as_deref() == present {
+            self.close_window(cx, "the window was closed");
+        }
         cx.answer(call, &Empty {});
     }
 
@@ -226,7 +239,14 @@ impl Access {
     }
 
     pub(super) fn progress(&self, cx: &mut Ctx<'_>, state: &str, detail: &str) {
-        cx.tell_in_passing(&Event::PairingProgress { state, detail, guest: None });
+        let pairing_id = None;
+        cx.tell_in_passing(&Event::PairingProgress { state, detail, pairing_id, guest: None });
+    }
+
+    /// The same of this window, which need not be the open one.
+    pub(super) fn progress_of(&self, cx: &mut Ctx<'_>, id: &str, state: &str, detail: &str) {
+        let pairing_id = Some(id);
+        cx.tell_in_passing(&Event::PairingProgress { state, detail, pairing_id, guest: None });
     }
 }
 

@@ -87,6 +87,9 @@ pub(crate) enum Event<'a> {
     PairingProgress {
         state: &'a str,
         detail: &'a str,
+        /// Of which window, where another may have been opened since.
+        #[serde(rename = "pairingId", skip_serializing_if = "Option::is_none")]
+        pairing_id: Option<&'a str>,
         /// With the state `confirm`: who wants to come in.
         #[serde(flatten)]
         guest: Option<super::view::GuestView<'a>>,

@@ -30,7 +30,7 @@ pub(super) struct Show<'a> {
     signals: Interrupts,
     keys: Option<Keys>,
     /// The open window's name.
-    pairing: String,
+    pub(super) pairing: String,
     poster: Poster,
     state: String,
     /// Who is asked about, and until when.
