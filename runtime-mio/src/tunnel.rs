@@ -2,7 +2,7 @@
 //!
 //! Owns the framing of such a stream; refuses to know what flows in it, and whether the stream below blocks: an error of
 //! [`WouldBlock`](io::ErrorKind::WouldBlock) changes nothing, and the same call made again goes on. The header codec is
-//! tungstenite's, as in [`websocket`](crate::websocket); nothing is assembled, because the borders of messages mean
+//! tungstenite's, as in `websocket`; nothing is assembled, because the borders of messages mean
 //! nothing here.
 //!
 //! Invariants: the mask of each frame is fresh and nobody can foretell it (RFC 6455, 5.3 and 10.3) · one frame at most is
