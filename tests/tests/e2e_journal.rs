@@ -336,6 +336,9 @@ fn tail_goes_on_after_a_lost_connection_and_a_restart_of_the_daemon() {
     owner.call("daemon.rotateToken", json!({})).expect("rotated");
     let mut owner = daemon.owner();
     owner.turn(&session, "say two");
+    // It is back before the next end, or both would be one reconnection to it.
+    let cursor = owner.call("events.subscribe", json!({})).expect("subscribed")["cursor"].clone();
+    tail.wait_for(&format!("\"seq\":{cursor}"));
     daemon.kill();
     let daemon = site.start();
     let mut owner = daemon.owner();
