@@ -116,7 +116,8 @@ fn f1_no_json_no_token_and_nothing_of_what_was_said_is_on_the_wire() {
     for (side, records) in [("client", seen.client), ("daemon", seen.daemon)] {
         let bytes = records.concat();
         let repo = site.repo();
-        let clear = [&token, canary, "jsonrpc", "HTTP/1.1", "{\"", repo.to_str().unwrap()];
+        // Nothing short: two bytes of JSON occur by chance in any ciphertext.
+        let clear = [&token, canary, "jsonrpc", "HTTP/1.1", repo.to_str().unwrap()];
         for part in clear {
             assert!(!contains(&bytes, part.as_bytes()), "{part} was said in clear by the {side}");
         }
