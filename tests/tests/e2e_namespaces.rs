@@ -143,6 +143,22 @@ impl Country {
         numbers
     }
 
+    /// From the device, a tool is asked for and allowed, and it runs on the host.
+    fn approves(&self, name: &str) {
+        let mut owner = self.owner();
+        let made = json!({"repoPath": self.repo(), "provider": "demo"});
+        let session = owner.call("session.create", made).expect("a session")["id"].clone();
+        let id = session.as_str().expect("an id").to_owned();
+        self.on_device(0, &["-R", name, "send", &id, "ask"]);
+        let asked = owner.wait_event("tool.approvalRequested", |it| it["sessionId"] == session);
+        let approval = asked["approval_id"].as_str().expect("an id").to_owned();
+        self.on_device(0, &["-R", name, "approve", "--yes", &approval]);
+        owner.wait_event("session.statusChanged", |it| {
+            it["sessionId"] == session && it["status"] == "idle"
+        });
+        assert!(self.host.repo().join("clawd-demo.txt").exists(), "the tool has run");
+    }
+
     fn repo(&self) -> String {
         self.host.repo().display().to_string()
     }
@@ -227,6 +243,7 @@ fn f1_paired_by_payload_it_works_over_the_lan_and_the_wire_shows_nothing() {
     let args = ["-R", "desk", "run", "-p", "demo", "-C", &country.repo(), &prompt];
     let (out, _) = country.on_device(0, &args);
     assert!(out.contains("demo-1 ") && out.contains("demo-40"), "{out}");
+    country.approves("desk");
     assert_eq!(country.vias(), ["lan"]);
     nothing_readable(&capture.end(), &[]);
     // Who speaks plainly from there is told what to do, and nothing else.
@@ -313,21 +330,11 @@ fn a_turn_goes_on_through_the_relay_when_the_lan_is_cut_and_nothing_is_lost() {
     let got: Vec<&str> = said.split_whitespace().filter(|it| it.starts_with("demo-")).collect();
     assert!(got.iter().eq(expected.iter()), "{} words, {:?}", got.len(), got.last());
     // A call that waits for a yes is decided over the relay.
-    let mut owner = country.owner();
-    let made = json!({"repoPath": country.repo(), "provider": "demo"});
-    let session = owner.call("session.create", made).expect("a session")["id"].clone();
-    let id = session.as_str().expect("an id").to_owned();
-    country.on_device(0, &["-R", "desk", "send", &id, "ask"]);
-    let asked = owner.wait_event("tool.approvalRequested", |it| it["sessionId"] == session);
-    let approval = asked["approval_id"].as_str().expect("an id").to_owned();
-    country.on_device(0, &["-R", "desk", "approve", "--yes", &approval]);
-    owner.wait_event("session.statusChanged", |it| {
-        it["sessionId"] == session && it["status"] == "idle"
-    });
-    assert!(country.host.repo().join("clawd-demo.txt").exists(), "the tool has run");
+    country.approves("desk");
     assert_eq!(country.vias(), ["relay"]);
     // Who followed all the time has heard what the host has written down, once and in order.
-    let last = owner.call("events.subscribe", json!({})).expect("a cursor")["cursor"].clone();
+    let last =
+        country.owner().call("events.subscribe", json!({})).expect("a cursor")["cursor"].clone();
     let last = last.as_u64().expect("a number");
     let heard = tail.wait_for(|said| {
         let numbers = numbers_in(said);
