@@ -6,17 +6,16 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clawd_protocol::{Instant, Source};
 use mio::net::{TcpListener, UnixListener};
 use mio::{Registry, Token, event};
-use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{self, sockopt};
-use rustix::process::umask;
 
 use crate::RunError;
 use crate::stream::Stream;
@@ -188,8 +187,7 @@ fn bind_tcp(addresses: &[IpAddr], mut port: u16) -> Result<(Vec<TcpListener>, u1
 
 /// Binds `[::]` for IPv6 alone. The standard library has no such option, so the socket is made here as mio makes it.
 fn bind_any_v6_only(port: u16) -> io::Result<TcpListener> {
-    let socket = net::socket(net::AddressFamily::INET6, net::SocketType::STREAM, None)?;
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    let socket = new_socket(net::AddressFamily::INET6)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_ipv6_v6only(&socket, true)?;
     net::bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
@@ -199,13 +197,23 @@ fn bind_any_v6_only(port: u16) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(listener))
 }
 
+/// A stream socket that no agent inherits.
+fn new_socket(family: net::AddressFamily) -> io::Result<OwnedFd> {
+    let socket = net::socket(family, net::SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(socket)
+}
+
 /// The machine does not have the address or the whole family.
 fn is_absent(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
-/// Binds the socket that only its owner can open, from its first moment on (security J1). A daemon that died left its
-/// socket behind; the lock of the data directory proves that nobody serves it.
+/// Binds the socket that only its owner can open (security J1). A daemon that died left its socket behind; the lock of
+/// the data directory proves that nobody serves it.
+///
+/// The mode is set before the socket listens, and nobody can connect to one that does not. The umask would do it too, but
+/// it is the whole process's: whatever another thread makes at that moment would get it.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
@@ -213,10 +221,13 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let before = umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    bound
+    let socket = new_socket(net::AddressFamily::UNIX)?;
+    net::bind(&socket, &net::SocketAddrUnix::new(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    net::listen(&socket, BACKLOG)?;
+    let listener = std::os::unix::net::UnixListener::from(socket);
+    listener.set_nonblocking(true)?;
+    Ok(UnixListener::from_std(listener))
 }
 
 #[cfg(test)]
