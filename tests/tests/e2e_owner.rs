@@ -294,14 +294,30 @@ fn f1_an_address_that_is_not_ours_is_refused_with_advice() {
     let site = site();
     // TEST-NET-1 (RFC 5737) is nobody's.
     for command in ["serve", "start", "up"] {
-        let (code, _, err) = site.run(&[command, "--bind", "192.0.2.1", "--port", "0"]);
-        assert_eq!(code, Some(2), "{command}: {err}");
-        assert!(err.contains("cannot listen on 192.0.2.1"), "{command}: {err}");
-        assert!(err.contains("hint: "), "{command}: {err}");
+        for bind in ["192.0.2.1", "127.0.0.1,192.0.2.1"] {
+            let (code, _, err) = site.run(&[command, "--bind", bind, "--port", "0"]);
+            assert_eq!(code, Some(2), "{command} {bind}: {err}");
+            assert!(err.contains("cannot listen on 192.0.2.1"), "{command} {bind}: {err}");
+            assert!(err.contains("hint: "), "{command} {bind}: {err}");
+        }
     }
     let (code, _, err) = site.run(&["start", "--bind", "here"]);
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("`here` is not an address to listen on"), "{err}");
+}
+
+#[test]
+fn a_mistyped_list_of_addresses_keeps_nobody_from_a_daemon_that_runs() {
+    let site = site();
+    let daemon = site.start();
+    site.configure("bind = [\"192.168.77,25\"]");
+    let (code, _, err) = site.run(&["device", "list"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("192.168.77") && err.contains("what it read at its start"), "{err}");
+    let (code, _, err) = site.run(&["stop"]);
+    assert_eq!(code, Some(0), "{err}");
+    drop(daemon);
+    assert_eq!(site.run(&["start"]).0, Some(2), "a start goes by the list");
 }
 
 #[test]
