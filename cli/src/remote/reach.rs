@@ -1,8 +1,9 @@
 //! Going the ways to a daemon until one leads there.
 //!
-//! Owns the order of attempts and what is said when all fail; refuses to know what is done with the connection.
+//! Owns who is trusted on the way and what is said when all fail; refuses to know what is done with the connection.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clawd_protocol::Fingerprint;
 use clawd_protocol::client::{Bookmark, Welcome};
@@ -11,6 +12,7 @@ use clawd_protocol::text::visible_line;
 use clawd_runtime_mio::tls::{Identity, Trusted};
 
 use super::path::Way;
+use super::race::{HEAD_START, Race};
 use super::{Remote, Remotes};
 use crate::connection::{Connection, Fault, Secure};
 use crate::exit::{Exit, Failure};
@@ -20,7 +22,7 @@ use crate::exit::{Exit, Failure};
 pub(crate) struct Away {
     remotes: Remotes,
     pub(crate) remote: Remote,
-    own: Identity,
+    own: Arc<Identity>,
 }
 
 impl Away {
@@ -28,19 +30,19 @@ impl Away {
     pub(crate) fn to(data_dir: &Path, name: &str) -> Result<Self, Failure> {
         let remotes = Remotes::of(data_dir);
         let remote = remotes.find(name)?;
-        let own = remotes.identity()?;
+        let own = Arc::new(remotes.identity()?);
         Ok(Self { remotes, remote, own })
     }
 
     /// A connection, by the first way that leads there.
     pub(crate) fn connect(&self, from: Option<&Bookmark>) -> Result<Connection, Failure> {
         let mut failed = Vec::new();
-        let trusted = Trusted::Key(self.remote.daemon_id);
         // As it is known now: another command, or an earlier connection of this one, may have learnt more.
         let known = self.remotes.find(&self.remote.name).ok();
         let known = known.filter(|it| it.device_id == self.remote.device_id);
-        for way in known.as_ref().unwrap_or(&self.remote).ways() {
-            let fault = match Secure::open(&way, trusted, &self.own) {
+        let ways = known.as_ref().unwrap_or(&self.remote).ways();
+        for (way, opened) in race(ways, Trusted::Key(self.remote.daemon_id), &self.own) {
+            let fault = match opened {
                 Err(fault) => fault,
                 Ok(secure) => {
                     match Connection::over_tls(secure, self.remote.token.clone(), from.cloned()) {
@@ -89,19 +91,24 @@ impl Away {
 
 /// By the first way that leads to the trusted key; to whom, if all fail, is `name`.
 pub(crate) fn first(
-    ways: &[Way],
+    ways: Vec<Way>,
     trusted: Trusted,
-    own: &Identity,
+    own: &Arc<Identity>,
     name: &str,
 ) -> Result<(Secure, Way), Failure> {
     let mut failed = Vec::new();
-    for way in ways {
-        match Secure::open(way, trusted, own) {
-            Ok(secure) => return Ok((secure, way.clone())),
-            Err(fault) => failed.push((way.clone(), fault)),
+    for (way, opened) in race(ways, trusted, own) {
+        match opened {
+            Ok(secure) => return Ok((secure, way)),
+            Err(fault) => failed.push((way, fault)),
         }
     }
     Err(unreachable(name, Known::Stranger, &failed))
+}
+
+fn race(ways: Vec<Way>, trusted: Trusted, own: &Arc<Identity>) -> Race<Way, Result<Secure, Fault>> {
+    let own = Arc::clone(own);
+    Race::new(ways, HEAD_START, Result::is_err, move |way| Secure::open(way, trusted, &own))
 }
 
 /// Whether it was reached before.

@@ -5,6 +5,7 @@
 //! anybody is told that it worked.
 
 use std::io::{self, Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clawd_protocol::Fingerprint;
@@ -74,9 +75,9 @@ pub(super) fn pair(remotes: &Remotes, screen: &Screen, args: &Args) -> Result<()
     if let Some(name) = &name {
         check_free(remotes, name, place.trusted)?;
     }
-    let own = remotes.identity()?;
+    let own = Arc::new(remotes.identity()?);
     let (secure, way) =
-        reach::first(&ways(&place.urls, place.relay.as_ref()), place.trusted, &own, &place.called)?;
+        reach::first(ways(&place.urls, place.relay.as_ref()), place.trusted, &own, &place.called)?;
     let mut daemon = Stranger::new(secure)?;
     let me = json!({"name": device_name(args), "platform": std::env::consts::OS});
     let asker = Asker { screen, own: &own };
