@@ -359,6 +359,7 @@ fn on_call(
         Method::Status => on_status(cx, rooms, call),
         Method::Providers => work.on_providers(cx, call),
         Method::CheckProvider => work.on_check_provider(cx, call, params),
+        Method::Addresses => access.on_addresses(cx, call),
         Method::SetName => access.on_set_name(cx, call, params),
         Method::PairPin => access.on_pair_pin(cx, call, caller, params),
         Method::PairCancel => access.on_pair_cancel(cx, call, params),

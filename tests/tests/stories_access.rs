@@ -12,6 +12,7 @@ const TABLE: &[(&str, &str)] = &[
     ("daemon.status", "read"),
     ("daemon.providers", "read"),
     ("daemon.checkProvider", "read"),
+    ("daemon.addresses", "read"),
     ("daemon.setName", "admin"),
     ("daemon.pairPin", "admin"),
     ("daemon.pairCancel", "admin"),

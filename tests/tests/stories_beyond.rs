@@ -143,6 +143,29 @@ fn d1_no_window_opens_for_one_who_lost_the_right_while_the_world_was_asked() {
 }
 
 #[test]
+fn a_device_learns_where_the_daemon_is_now() {
+    let mut world = World::default();
+    let owner = world.owner();
+    let device = world.pair(owner, "read", "phone");
+    let phone = device.client;
+    let asked = |world: &mut World| world.call(phone, "daemon.addresses", json!({}));
+    assert_eq!(asked(&mut world), Ok(json!({"urls": []})));
+    world.machine.addresses = vec!["fe80::1".parse().expect("an address"), OURS];
+    assert_eq!(asked(&mut world), Ok(json!({"urls": ["wss://192.168.1.23:4300"]})));
+    // Not to know is no answer: a device would forget what it knew.
+    world.hold_questions();
+    let late = world.ask(phone, "daemon.addresses", json!({}));
+    world.advance(Duration::from_secs(4));
+    let refused = world.answer(phone, &late).expect("an answer").expect_err("too late");
+    assert_eq!((refused.code, refused.kind.as_str()), (-32603, "internal"));
+    let cut = world.ask(phone, "daemon.addresses", json!({}));
+    world.call(owner, "device.revoke", json!({"id": device.id})).expect("revoked");
+    world.release_questions();
+    let refused = world.answer(phone, &cut).expect("an answer").expect_err("sent away");
+    assert_eq!(refused.code, -32004);
+}
+
+#[test]
 fn a_relay_is_in_the_code_while_it_is_used() {
     for enabled in [false, true] {
         let mut world = World::default();

@@ -1,6 +1,7 @@
 //! Who may come in, and do what: tokens, devices, pairing, limits on strangers, and the connections themselves.
 
 pub(crate) mod account;
+mod addresses;
 pub(crate) mod ctx;
 mod devices;
 pub(crate) mod doorstep;
@@ -29,12 +30,12 @@ use crate::contract::record::{AuditRecord, DeviceRecord, Role};
 use crate::contract::snapshot::Snapshot;
 use crate::engine::Entry;
 use crate::engine::pending::Pending;
+use addresses::Wanted;
 use ctx::Ctx;
 use devices::{Devices, Patch};
 use limiter::{Failures, Strangers};
 use pairing::Pairing;
 use pairing_confirm::Asking;
-use pairing_window::Wish;
 use peers::Call;
 use token::{Secret, TokenDigest};
 use witness::Witness;
@@ -51,8 +52,8 @@ pub(crate) struct Access {
     pairing: Pairing,
     /// A device that waits for somebody to say that it may come in.
     asking: Option<Box<Asking>>,
-    /// Windows that open once we know where we are reached.
-    wishes: Pending<AskId, Wish>,
+    /// What waits until we know where we are reached.
+    wanted: Pending<AskId, Wanted>,
     failures: Failures,
     strangers: Strangers,
     witness: Witness,
@@ -132,7 +133,7 @@ impl Access {
             devices: Devices::new(snapshot),
             pairing: Pairing::new(core::mem::take(&mut snapshot.pairing), limits),
             asking: None,
-            wishes: Pending::new(),
+            wanted: Pending::new(),
             failures: Failures::new(limits),
             strangers: Strangers::new(limits),
             witness: Witness::new(limits),

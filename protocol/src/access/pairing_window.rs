@@ -10,23 +10,19 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
-use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::addresses::Wanted;
 use super::ctx::Ctx;
 use super::pairing::{Opening, Window};
 use super::pairing_calls::checked_name;
 use super::peers::{Call, Caller, Who};
 use super::witness::of_caller;
 use super::{Access, After};
-use crate::contract::effect::{Change, Question, Sync};
-use crate::contract::error::StoreFault;
+use crate::contract::effect::{Change, Sync};
 use crate::contract::fingerprint::Fingerprint;
-use crate::contract::id::AskId;
-use crate::contract::input::Answer;
 use crate::contract::record::{AuditKind, Role};
 use crate::contract::time::Now;
 use crate::engine::Timer;
@@ -91,45 +87,16 @@ impl Access {
             Ok((role, name, unlock, confirm)) => Wish { call, role, name, unlock, confirm },
             Err(error) => return cx.refuse(call, &error),
         };
-        let ask = cx.ask(Question::Addresses);
-        let until = cx.engine.now.mono + cx.engine.config.limits.addresses_timeout;
-        cx.engine.timers.arm(Timer::Ask(ask), until);
-        self.wishes.await_(ask, wish);
+        self.want_addresses(cx, Wanted::Window(wish));
     }
 
-    /// Takes the answer to a question of ours; another one is given back.
-    pub(crate) fn on_answered(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        ask: AskId,
-        answer: Answer,
-    ) -> Option<Answer> {
-        let Some(wish) = self.wishes.take(&ask) else { return Some(answer) };
-        cx.engine.timers.disarm(Timer::Ask(ask));
-        self.on_addresses(cx, wish, answer.addresses());
-        None
-    }
-
-    pub(crate) fn on_ask_late(&mut self, cx: &mut Ctx<'_>, ask: AskId) -> bool {
-        let Some(wish) = self.wishes.take(&ask) else { return false };
-        let why = String::from("no answer in time");
-        self.on_addresses(cx, wish, Err(StoreFault::Failed(why)));
-        true
-    }
-
-    /// Where we are is known, or will not be: a window opens in any case, since a PIN is good on this machine too.
-    fn on_addresses(
-        &mut self,
-        cx: &mut Ctx<'_>,
-        wish: Wish,
-        addresses: Result<Vec<IpAddr>, StoreFault>,
-    ) {
+    /// Where we are is known, as well as it will be.
+    pub(super) fn on_place(&mut self, cx: &mut Ctx<'_>, wish: Wish, urls: &[String]) {
         let Wish { call, role, name, unlock, confirm } = wish;
         let Some(call) = cx.still_welcome(call) else { return };
         let Some(caller) = cx.peers.caller(call.conn) else { return };
         let opening = Opening { by: caller.who, role, name, unlock, confirm };
-        let urls = urls(addresses.unwrap_or_default(), cx.engine.port);
-        match self.open_window(cx, &call, caller, opening, &urls) {
+        match self.open_window(cx, &call, caller, opening, urls) {
             Ok(view) => cx.answer(call, &view),
             Err(error) => cx.refuse(call, &error),
         }
@@ -297,18 +264,6 @@ fn describe(window: &Window, place: &Place<'_>, seconds: u64) -> Result<Box<RawV
         confirm: window.confirm,
     };
     serde_json::value::to_raw_value(&view).map_err(|_| internal())
-}
-
-/// The older kind of address first: it is short, and most phones have one. One that is good on one link only says nothing
-/// without the link's name, which differs from machine to machine.
-fn urls(mut addresses: Vec<IpAddr>, port: u16) -> Vec<String> {
-    let is_of_link = |address: &IpAddr| match address {
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-        IpAddr::V4(_) => false,
-    };
-    addresses.retain(|address| !is_of_link(address) && !address.is_loopback());
-    addresses.sort_by_key(IpAddr::is_ipv6);
-    addresses.iter().map(|address| format!("wss://{}", SocketAddr::new(*address, port))).collect()
 }
 
 fn read_wish(

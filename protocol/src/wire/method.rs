@@ -57,6 +57,7 @@ methods! {
     Status          "daemon.status"         From(Read);
     Providers       "daemon.providers"      From(Read);
     CheckProvider   "daemon.checkProvider"  From(Read);
+    Addresses       "daemon.addresses"      From(Read);
     SetName         "daemon.setName"        From(Admin);
     PairPin         "daemon.pairPin"        From(Admin);
     PairCancel      "daemon.pairCancel"     From(Admin);

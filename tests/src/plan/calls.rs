@@ -21,7 +21,7 @@ const METHODS: &[&str] = &[
     "daemon.pairConfirm",
     "daemon.rotateToken",
     "daemon.setRelay",
-    "daemon.doctor",
+    "daemon.addresses",
     "device.pair",
     "device.pairStart",
     "device.pairFinish",
