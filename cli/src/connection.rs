@@ -144,7 +144,8 @@ impl Connection {
 
     /// Goes on where another connection ended, with what that one had heard and not given out yet.
     pub(crate) fn follow(&mut self, other: &mut Self) {
-        self.early = std::mem::take(&mut other.early);
+        std::mem::swap(&mut self.early, &mut other.early);
+        self.early.append(&mut other.early);
     }
 
     /// Where the next connection goes on.

@@ -16,7 +16,7 @@ use clawd_runtime_mio::{Options, run};
 use rustls::{ClientConnection, StreamOwned};
 use tungstenite::Message;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Addresses of a machine that is on a network, in both families.
 const LAN: [&str; 2] = ["10.9.8.7", "fd09:8::7"];
 

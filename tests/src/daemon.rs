@@ -29,7 +29,7 @@ pub use terminal::{Session, Terminal};
 use programs::clawd;
 
 /// Longer than anything takes that works, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `is_so`; panics with `what` if it is not within `within`.
 pub fn wait_until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {

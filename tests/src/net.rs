@@ -105,6 +105,13 @@ impl Net {
         self.ip(Machine::Device, "link set lan up").expect("a link of ours");
     }
 
+    /// The host gets another address on the LAN, as after a night.
+    pub fn move_host(&self, address: &str) {
+        for change in [format!("addr del {HOST}/24"), format!("addr add {address}/24")] {
+            self.ip(Machine::Host, &format!("{change} dev lan")).expect("a link of ours");
+        }
+    }
+
     /// Every byte that passes a link from now on, as its packets have it.
     #[must_use]
     pub fn capture(&self, machine: Machine, link: &str) -> Capture {

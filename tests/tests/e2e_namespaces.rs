@@ -29,6 +29,11 @@ struct Country {
 
 impl Country {
     fn found(test: &str) -> Option<Self> {
+        Self::listening(test, HOST)
+    }
+
+    /// The daemon listens at this address.
+    fn listening(test: &str, bind: &str) -> Option<Self> {
         let net = match Net::new() {
             Ok(net) => net,
             Err(why) => {
@@ -45,7 +50,7 @@ impl Country {
             site.env.push(("NO_COLOR".to_owned(), "1".to_owned()));
         }
         let (relay, relay_port) = start_relay(&net, &certificate, &key);
-        let daemon = start_daemon(&host);
+        let daemon = start_daemon(&host, bind);
         Some(Self { host, device, daemon, _relay: relay, relay_port, net })
     }
 
@@ -204,8 +209,8 @@ fn start_plain_relay(net: &Net) -> (Process, u16) {
     (relay, port.expect("the relay says where it listens"))
 }
 
-fn start_daemon(site: &Site) -> Daemon {
-    let args = ["serve", "--port", "0", "--bind", HOST];
+fn start_daemon(site: &Site, bind: &str) -> Daemon {
+    let args = ["serve", "--port", "0", "--bind", bind];
     site.start_with(&args).unwrap_or_else(|(status, said)| panic!("{status}: {said}"))
 }
 
@@ -349,6 +354,22 @@ fn a_turn_goes_on_through_the_relay_when_the_lan_is_cut_and_nothing_is_lost() {
     for seq in country.written(first, last) {
         assert!(durable.binary_search(&seq).is_ok(), "{seq} was not heard: {durable:?}");
     }
+}
+
+#[test]
+fn a_host_that_moved_is_found_through_the_relay_and_then_straight_again() {
+    let Some(country) = Country::listening("a_host_that_moved", "0.0.0.0") else { return };
+    country.enable_relay();
+    country.pair_by_payload("desk");
+    country.on_device(0, &["-R", "desk", "status"]);
+    assert_eq!(country.vias(), ["lan"]);
+    country.net.move_host("10.77.1.77");
+    for via in ["relay", "lan"] {
+        country.on_device(0, &["-R", "desk", "status"]);
+        assert_eq!(country.vias(), [via]);
+    }
+    let (out, _) = country.on_device(0, &["remote", "list", "--json=urls"]);
+    assert!(out.contains("wss://10.77.1.77:") && !out.contains(&format!("{HOST}:")), "{out}");
 }
 
 #[test]

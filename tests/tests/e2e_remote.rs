@@ -251,6 +251,32 @@ fn g1_another_daemon_at_the_same_address_is_told_apart() {
 }
 
 #[test]
+fn a_daemon_that_moved_is_found_where_a_person_says_if_its_own_key_answers_there() {
+    let mut two = Two::new();
+    let url = two.url();
+    two.pair(&[&url]);
+    let Two { desk, daemon, laptop, .. } = two;
+    daemon.stop();
+    // Both run at once, so that they cannot have one port.
+    let (other, daemon) = (Site::new().start(), desk.start());
+    let (code, _, err) = laptop.run(&["-R", "desk", "status"]);
+    assert_eq!(code, Some(6));
+    assert!(err.contains("clawd remote move desk ADDRESS"), "{err}");
+    let (there, here) = (other.port, daemon.port);
+    let (code, _, err) = laptop.run(&["remote", "move", "desk", &format!("127.0.0.1:{there}")]);
+    assert_eq!(code, Some(6));
+    assert!(err.contains("another key"), "{err}");
+    let (code, _, err) = laptop.run(&["remote", "move", "desk", "http://desk"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("`http://desk`: a daemon's address is wss://HOST:PORT"), "{err}");
+    assert!(!laptop.run(&["remote", "list"]).1.contains(&there.to_string()), "nothing was kept");
+    let (code, _, err) = laptop.run(&["remote", "move", "desk", &format!("127.0.0.1:{here}")]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains(&format!("desk is at wss://127.0.0.1:{here}")), "{err}");
+    assert_eq!(laptop.run(&["-R", "desk", "status"]).0, Some(0));
+}
+
+#[test]
 fn a_cut_network_costs_nothing_of_a_turn() {
     let mut two = Two::new();
     let wire = Wire::to(two.daemon.port);

@@ -16,6 +16,19 @@ rpc: device.pair, device.pairStart, device.pairFinish")]
     /// List the daemons that this command line is a device of
     #[command(alias = "ls")]
     List,
+    /// Say where a daemon is now, if it cannot be asked through a relay
+    #[command(
+        name = "move",
+        after_help = "Example: clawd remote move desk 192.168.1.77
+
+Nothing is kept unless the daemon's own key answers there."
+    )]
+    Move {
+        /// Its name here
+        name: String,
+        /// Its address in this network: wss://HOST:PORT, HOST:PORT or HOST
+        address: String,
+    },
     /// Forget a daemon, and have it forget this device
     #[command(alias = "rm", after_help = "rpc: device.revoke")]
     Remove {

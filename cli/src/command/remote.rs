@@ -1,4 +1,4 @@
-//! `remote pair|list|remove`: this command line as a device of other daemons.
+//! `remote pair|list|move|remove`: this command line as a device of other daemons.
 //!
 //! Owns what is said about them; refuses to know how they are reached and kept. A device's token is printed nowhere.
 
@@ -9,6 +9,7 @@ use super::{columns, confirm};
 use crate::args::{Global, Remote as Args};
 use crate::exit::{Exit, Failure};
 use crate::home::data_dir;
+use crate::remote::path::{DirectUrl, NoDirectUrl};
 use crate::remote::{Away, Remote, Remotes};
 use crate::render::Screen;
 use crate::render::style::Mark;
@@ -24,6 +25,7 @@ pub(super) fn remote(global: &Global, screen: &Screen, args: &Args) -> Result<Ex
     match args {
         Args::Pair(args) => pair::pair(&remotes, screen, args)?,
         Args::List => list(&remotes, screen)?,
+        Args::Move { name, address } => relocate(screen, &Away::to(&dir, name)?, address)?,
         Args::Remove { name, yes } => {
             let away = Away::to(&dir, name)?;
             let host = visible_line(&away.remote.host_name);
@@ -70,6 +72,20 @@ fn list(remotes: &Remotes, screen: &Screen) -> Result<(), Failure> {
     } else {
         table.tabbed()
     })
+}
+
+/// Nothing is kept unless its key answers there and it knows us still.
+fn relocate(screen: &Screen, away: &Away, address: &str) -> Result<(), Failure> {
+    let url: DirectUrl = address
+        .parse()
+        .map_err(|error: NoDirectUrl| Failure::usage(format!("`{address}`: {error}")))?;
+    away.connect_at(&url)?;
+    let name = &away.remote.name;
+    if screen.is_json() {
+        return screen.json(&json!({"name": name, "url": url}));
+    }
+    screen.note(Mark::Ok, &format!("{name} is at {url}"));
+    Ok(())
 }
 
 /// Forgotten here in any case; there, if it can be told.

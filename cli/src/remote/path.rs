@@ -3,6 +3,7 @@
 //! Owns the addresses' form and the order in which they are tried; refuses to know what is done with a way.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use clawd_protocol::relay::{NoRelayUrl, RelayUrl};
@@ -12,7 +13,7 @@ use super::Remote;
 
 /// A daemon's port, where nobody says another.
 const PORT: u16 = 4300;
-/// So many addresses are tried before the relay: each may take its time to say nothing.
+/// So many addresses are tried before the relay: each has its head start over the next.
 const DIRECT_MAX: usize = 6;
 
 /// Where a daemon may be reached directly: `wss://HOST:PORT`. There is nothing unencrypted (security G2).
@@ -27,6 +28,11 @@ impl DirectUrl {
 
     pub(crate) const fn port(&self) -> u16 {
         self.0.port()
+    }
+
+    /// It names a host, and not an address.
+    pub(crate) fn is_name(&self) -> bool {
+        self.host().parse::<IpAddr>().is_err()
     }
 }
 

@@ -6,16 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clawd_protocol::Fingerprint;
-use clawd_protocol::client::{Bookmark, Welcome};
+use clawd_protocol::client::Bookmark;
 use clawd_protocol::relay::control::Refusal;
 use clawd_protocol::text::visible_line;
 use clawd_runtime_mio::tls::{Identity, Trusted};
+use serde_json::json;
 
-use super::path::Way;
+use super::path::{DirectUrl, Way};
 use super::race::{HEAD_START, Race};
 use super::{Remote, Remotes};
 use crate::connection::{Connection, Fault, Secure};
 use crate::exit::{Exit, Failure};
+
+/// More addresses than that no machine has that anybody pairs with.
+const URLS_MAX: usize = 16;
 
 /// Another daemon, with all that is needed to go there.
 #[derive(Debug)]
@@ -36,18 +40,28 @@ impl Away {
 
     /// A connection, by the first way that leads there.
     pub(crate) fn connect(&self, from: Option<&Bookmark>) -> Result<Connection, Failure> {
-        let mut failed = Vec::new();
         // As it is known now: another command, or an earlier connection of this one, may have learnt more.
         let known = self.remotes.find(&self.remote.name).ok();
         let known = known.filter(|it| it.device_id == self.remote.device_id);
-        let ways = known.as_ref().unwrap_or(&self.remote).ways();
+        self.connect_by(known.as_ref().unwrap_or(&self.remote).ways(), from)
+    }
+
+    /// A connection, if it is there; from now on this address is tried first.
+    pub(crate) fn connect_at(&self, url: &DirectUrl) -> Result<Connection, Failure> {
+        let daemon = self.connect_by(vec![Way::Direct(url.clone())], None)?;
+        self.remotes.prefer(&self.remote, url)?;
+        Ok(daemon)
+    }
+
+    fn connect_by(&self, ways: Vec<Way>, from: Option<&Bookmark>) -> Result<Connection, Failure> {
+        let mut failed = Vec::new();
         for (way, opened) in race(ways, Trusted::Key(self.remote.daemon_id), &self.own) {
             let fault = match opened {
                 Err(fault) => fault,
                 Ok(secure) => {
                     match Connection::over_tls(secure, self.remote.token.clone(), from.cloned()) {
                         Ok(mut daemon) => {
-                            self.remember(&way, &daemon.welcome);
+                            self.remember(&way, &mut daemon);
                             daemon.way = Some(way.to_string());
                             return Ok(daemon);
                         }
@@ -63,17 +77,30 @@ impl Away {
         Err(unreachable(&self.remote.name, Known::Remote(self.remote.daemon_id), &failed))
     }
 
-    /// What works is tried first the next time. That is a comfort: failing to keep it is no failure.
-    fn remember(&self, way: &Way, welcome: &Welcome) {
-        let relay = welcome.relay_url.as_deref().and_then(|url| url.parse().ok());
+    /// What works is tried first the next time; who came through the relay asks for a shorter way. That is a comfort: failing
+    /// at it is no failure.
+    fn remember(&self, way: &Way, daemon: &mut Connection) {
+        let relay = daemon.welcome.relay_url.as_deref().and_then(|url| url.parse().ok());
         if let Some(relay) = relay.filter(|relay| self.remote.relay.as_ref() != Some(relay)) {
             let _ = self.remotes.learn_relay(&self.remote, &relay);
         }
-        if let Way::Direct(url) = way
-            && self.remote.urls.first() != Some(url)
-        {
-            let _ = self.remotes.prefer(&self.remote, url);
+        match way {
+            Way::Direct(url) if self.remote.urls.first() == Some(url) => {}
+            Way::Direct(url) => {
+                let _ = self.remotes.prefer(&self.remote, url);
+            }
+            Way::Relay(_) => {
+                let _ = self.ask_for_urls(daemon);
+            }
         }
+    }
+
+    fn ask_for_urls(&self, daemon: &mut Connection) -> Result<(), Failure> {
+        let said = daemon.call("daemon.addresses", json!({}))?;
+        let urls = said["urls"].as_array().into_iter().flatten();
+        let urls: Vec<DirectUrl> =
+            urls.filter_map(|url| url.as_str()?.parse().ok()).take(URLS_MAX).collect();
+        self.remotes.learn_urls(&self.remote, &urls)
     }
 
     fn refused(&self, failure: Failure) -> Failure {
@@ -153,8 +180,10 @@ fn unreachable(name: &str, known: Known, failed: &[(Way, Fault)]) -> Failure {
     } else if is(|fault| *fault == Fault::TooOld) {
         "update what answers there".to_owned()
     } else {
-        "is it on, and in the same network? Elsewhere it needs a relay: `clawd relay enable` there"
-            .to_owned()
+        format!(
+            "is it on, and in the same network? If it has another address now: `clawd remote move {name} ADDRESS`; \
+             elsewhere it needs a relay: `clawd relay enable` there"
+        )
     };
     of("unreachable", format!("cannot reach {name}"), hint)
 }

@@ -193,23 +193,35 @@ impl Remotes {
 
     /// From now on this way to it is the first that is tried.
     pub(crate) fn prefer(&self, remote: &Remote, url: &DirectUrl) -> Result<(), Failure> {
-        self.change(|all| {
-            let known = all.iter_mut().find(|it| it.device_id == remote.device_id);
-            if let Some(known) = known
-                && let Some(at) = known.urls.iter().position(|it| it == url)
-                && let Some(front) = known.urls.get_mut(..=at)
-            {
-                front.rotate_right(1);
+        self.edit(remote, |known| {
+            known.urls.retain(|other| other != url);
+            known.urls.insert(0, url.clone());
+        })
+    }
+
+    /// The daemon has said where in its network it is now. What else had its address there is somebody else by now; names
+    /// that a person gave stay good, since what they mean may change too.
+    pub(crate) fn learn_urls(&self, remote: &Remote, urls: &[DirectUrl]) -> Result<(), Failure> {
+        self.edit(remote, |known| {
+            known.urls.retain(|old| old.is_name() || urls.contains(old));
+            for url in urls {
+                if !known.urls.contains(url) {
+                    known.urls.push(url.clone());
+                }
             }
-            Ok(())
         })
     }
 
     /// The daemon has said at which relay it is found now.
     pub(crate) fn learn_relay(&self, remote: &Remote, relay: &RelayUrl) -> Result<(), Failure> {
+        self.edit(remote, |known| known.relay = Some(relay.clone()))
+    }
+
+    /// Changes what is known of this one, if it is still known.
+    fn edit(&self, remote: &Remote, change: impl FnOnce(&mut Remote)) -> Result<(), Failure> {
         self.change(|all| {
             if let Some(known) = all.iter_mut().find(|it| it.device_id == remote.device_id) {
-                known.relay = Some(relay.clone());
+                change(known);
             }
             Ok(())
         })

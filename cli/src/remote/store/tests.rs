@@ -86,15 +86,36 @@ fn the_same_daemon_keeps_its_name_and_another_does_not_get_it() {
     assert_eq!((failure.exit, &*failure.kind), (Exit::NotFound, "remote_not_found"));
 }
 
+fn places(remotes: &Remotes) -> Vec<String> {
+    remotes.find("desk").unwrap().urls.iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn what_worked_last_is_tried_first() {
     let (_home, remotes) = empty();
     let desk = remote("desk", b"one", "d1");
     remotes.keep(desk.clone(), false).unwrap();
     remotes.prefer(&desk, &desk.urls[2]).unwrap();
-    let order: Vec<String> =
-        remotes.find("desk").unwrap().urls.iter().map(ToString::to_string).collect();
-    assert_eq!(order, ["wss://desk.local:4300", "wss://192.168.1.2:4300", "wss://10.0.0.2:4300"]);
+    let known = ["wss://desk.local:4300", "wss://192.168.1.2:4300", "wss://10.0.0.2:4300"];
+    assert_eq!(places(&remotes), known);
+    remotes.prefer(&desk, &"10.0.0.77".parse().unwrap()).unwrap();
+    assert_eq!(places(&remotes), [&["wss://10.0.0.77:4300"], &known[..]].concat());
+}
+
+#[test]
+fn who_moved_is_sought_where_it_is_and_where_a_person_said() {
+    let (_home, remotes) = empty();
+    let desk = remote("desk", b"one", "d1");
+    remotes.keep(desk.clone(), false).unwrap();
+    let now = ["10.0.0.9", "10.0.0.2", "10.0.0.9"].map(|url| url.parse().unwrap());
+    remotes.learn_urls(&desk, &now).unwrap();
+    let known = ["wss://10.0.0.2:4300", "wss://desk.local:4300", "wss://10.0.0.9:4300"];
+    assert_eq!(places(&remotes), known);
+    remotes.learn_urls(&desk, &[]).unwrap();
+    assert_eq!(places(&remotes), ["wss://desk.local:4300"]);
+    let other = Remote { device_id: "d2".to_owned(), ..desk };
+    remotes.learn_urls(&other, &now).unwrap();
+    assert_eq!(places(&remotes), ["wss://desk.local:4300"], "paired anew meanwhile");
 }
 
 #[test]
