@@ -41,9 +41,18 @@ pub(crate) struct Home {
     pub(crate) port: u16,
     /// Where it listens, or would: one of them at least is reached from this machine.
     pub(crate) bind: Vec<IpAddr>,
+    /// What flags and environment say of both.
+    pub(crate) asked: Asked,
     pub(crate) config: ConfigFile,
     /// It is not here: then nothing else of this is about it.
     pub(crate) away: Option<Away>,
+}
+
+/// Where a daemon is to listen, as somebody has asked for it in this call. It counts when the daemon starts.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) bind: Option<String>,
+    pub(crate) port: Option<u16>,
 }
 
 /// Where a daemon listens, or would.
@@ -85,7 +94,8 @@ impl Home {
             (None, None) => LOOPBACK.to_vec(),
         };
         let port = global.port.or(config.port).unwrap_or(PORT);
-        Ok(Self { dir, port, bind, config, away: None })
+        let asked = Asked { bind: global.bind.clone(), port: global.port };
+        Ok(Self { dir, port, bind, asked, config, away: None })
     }
 
     /// A connection to the running daemon.
@@ -358,6 +368,7 @@ mod tests {
                 dir: PathBuf::new(),
                 port: 7,
                 bind: addresses([bind]).unwrap(),
+                asked: Asked::default(),
                 config: ConfigFile::default(),
                 away: None,
             };

@@ -290,6 +290,44 @@ fn f1_the_start_warns_and_says_how_to_pair() {
 }
 
 #[test]
+fn f1_who_wants_a_daemon_elsewhere_than_it_runs_is_told_how() {
+    let site = site();
+    let daemon = site.start();
+    let stays = "stays where it listens";
+    for command in ["up", "start"] {
+        for more in [&[][..], &["--json"]] {
+            let elsewhere = [&[command, "--bind", "0.0.0.0"], more].concat();
+            let (_, _, err) = site.run(&elsewhere);
+            assert!(err.contains(stays), "{elsewhere:?}: {err}");
+            assert!(err.contains("clawd stop && clawd up --bind 0.0.0.0\n"), "{err}");
+            let (_, _, err) = site.run(&[&[command, "--port", "1"], more].concat());
+            assert!(err.contains("clawd stop && clawd up --port 1\n"), "{err}");
+            for there in [&[command][..], &[command, "--bind", "127.0.0.1"]] {
+                let (_, _, err) = site.run(&[there, more].concat());
+                assert!(!err.contains(stays), "{there:?}: {err}");
+            }
+        }
+    }
+    site.configure("bind = \"0.0.0.0\"");
+    let (_, _, err) = site.run(&["up"]);
+    assert!(err.contains(stays) && err.contains("clawd stop && clawd up\n"), "{err}");
+    drop(daemon);
+}
+
+#[test]
+fn f1_a_door_that_stays_open_is_named() {
+    let site = site();
+    let script = "\"$0\" start -q --bind 0.0.0.0 \"$@\" && \"$0\" start \"$@\" \
+        && echo then >&2 && \"$0\" start --bind 127.0.0.1 \"$@\"; \"$0\" -q stop \"$@\"";
+    let Some(mut alone) = alone(&site, script) else { return };
+    let err = String::from_utf8_lossy(&alone.output().expect("it runs").stderr).into_owned();
+    let (before, after) = err.split_once("then").expect("it starts");
+    assert!(!before.contains("stays where it listens"), "{err}");
+    assert!(after.contains("stays where it listens"), "{err}");
+    assert!(after.contains("clawd stop && clawd up --bind 127.0.0.1\n"), "{err}");
+}
+
+#[test]
 fn f1_an_address_that_is_not_ours_is_refused_with_advice() {
     let site = site();
     // TEST-NET-1 (RFC 5737) is nobody's.

@@ -3,11 +3,13 @@
 //! A start is over when the child says so: one line of JSON on its stdout, `{"ready":…}` or `{"error":…}`. Nothing waits
 //! for a time to pass.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clawd_protocol::text::visible_line;
 use serde_json::{Value, json};
 
 use super::{provider, typed};
@@ -34,6 +36,9 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     let providers: Vec<Provider> = typed(&listed)?;
     let is_agent = |one: &Provider| one.available && !one.demo;
     let exit = if providers.iter().any(is_agent) { Exit::Ok } else { Exit::Provider };
+    if was_running {
+        warn_if_elsewhere(home, screen)?;
+    }
     if screen.is_json() {
         let mut answer = answer;
         if let Some(object) = answer.as_object_mut() {
@@ -67,6 +72,7 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
         home::shorten(&home.token_path()),
         style.dim("(only you can read it)"),
     ))?;
+    places.warn(screen);
     if exit == Exit::Provider {
         let missing =
             Failure::new(Exit::Provider, "provider_not_available", "no agent CLI can be used yet");
@@ -76,8 +82,6 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
             providers.iter().filter_map(provider::repair).chain(demo).collect();
         return Err(missing.hint(repairs.join("  or  ")));
     }
-    places.warn(screen);
-    warn_if_elsewhere(home, screen, was_running)?;
     screen.line("\nNext:")?;
     for (command, what) in [
         ("clawd run \"explain this repo\"", "try it here"),
@@ -93,16 +97,14 @@ pub(super) fn up(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
 pub(super) fn start(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     let (mut daemon, was_running) = connect_or_start(home)?;
     let answer = daemon.call("daemon.status", json!({}))?;
+    if was_running {
+        warn_if_elsewhere(home, screen)?;
+    }
     if screen.is_json() {
         screen.json(&answer)?;
         return Ok(Exit::Ok);
     }
-    let status: Status = typed(&answer)?;
-    let running = if was_running { "is already running" } else { "is running" };
-    let places = spot(home)?.places();
-    screen.note(Mark::Ok, &format!("clawd {running} on {places} (pid {})", status.pid));
-    places.warn(screen);
-    warn_if_elsewhere(home, screen, was_running)?;
+    say_running(home, screen, was_running, typed::<Status>(&answer)?.pid)?;
     Ok(Exit::Ok)
 }
 
@@ -158,21 +160,46 @@ pub(super) fn spot(home: &Home) -> Result<Spot, Failure> {
     Ok(Spot { port, bind: bind.unwrap_or_else(|| home.bind.clone()) })
 }
 
-/// Who asks for an address and finds a daemon that does not listen there must not believe that it does.
-fn warn_if_elsewhere(home: &Home, screen: &Screen, was_running: bool) -> Result<(), Failure> {
-    let listening = spot(home)?.bind;
-    let is_covered = |asked: &IpAddr| {
-        let by = |at: &IpAddr| at.is_unspecified() && at.is_ipv4() == asked.is_ipv4();
-        asked.is_loopback() || listening.iter().any(|at| at == asked || by(at))
-    };
-    let missing = home.bind.iter().find(|asked| !is_covered(asked));
-    if let (true, Some(address)) = (was_running, missing) {
+/// That it runs, and whom it lets connect.
+pub(super) fn say_running(
+    home: &Home,
+    screen: &Screen,
+    was_running: bool,
+    pid: u32,
+) -> Result<(), Failure> {
+    let running = if was_running { "is already running" } else { "is running" };
+    let places = spot(home)?.places();
+    screen.note(Mark::Ok, &format!("clawd {running} on {places} (pid {pid})"));
+    places.warn(screen);
+    Ok(())
+}
+
+/// Who asks for a place and finds a daemon that runs at another must not believe that it has moved, or has closed a door.
+fn warn_if_elsewhere(home: &Home, screen: &Screen) -> Result<(), Failure> {
+    let running = spot(home)?;
+    let is_bind_asked = home.asked.bind.is_some() || home.config.bind.is_some();
+    let is_port_asked = home.asked.port.or(home.config.port).is_some_and(|port| port != 0);
+    let is_elsewhere = is_bind_asked && !is_same(&home.bind, &running.bind)
+        || is_port_asked && home.port != running.port;
+    if is_elsewhere {
+        let bind = home.asked.bind.as_ref().map(|bind| format!(" --bind {}", visible_line(bind)));
+        let port = home.asked.port.map(|port| format!(" --port {port}"));
+        let flags = [bind, port].map(Option::unwrap_or_default).concat();
         screen.note(
             Mark::Warn,
-            &format!("it does not listen on {address} now: `clawd stop`, then start it again"),
+            "clawd runs already and stays where it listens; another address or port counts when it starts",
         );
+        screen.say(&format!("  next: clawd stop && clawd up{flags}"));
     }
     Ok(())
+}
+
+/// Whether other machines find the same addresses at both; this one always finds its own.
+fn is_same(one: &[IpAddr], other: &[IpAddr]) -> bool {
+    let others = |bind: &[IpAddr]| -> BTreeSet<IpAddr> {
+        bind.iter().copied().filter(|address| !address.is_loopback()).collect()
+    };
+    others(one) == others(other)
 }
 
 pub(super) fn connect_or_start(home: &Home) -> Result<(Connection, bool), Failure> {
