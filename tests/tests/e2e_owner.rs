@@ -443,6 +443,18 @@ fn a_relay_is_enabled_tried_and_left_again() {
 }
 
 #[test]
+fn a_daemon_that_is_started_for_a_relay_is_named() {
+    let site = site();
+    site.configure("port = 0");
+    let enable = ["relay", "enable", "--url", &nobody()];
+    let [(code, out, first), (_, _, second)] = [site.run(&enable), site.run(&enable)];
+    assert_eq!(site.run(&["stop"]).0, Some(0));
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{first}");
+    assert!(first.starts_with("✓ clawd is running on 127.0.0.1:"), "{first}");
+    assert!(!second.contains("running") && second.contains("not connected"), "{second}");
+}
+
+#[test]
 fn g9_a_new_identity_shuts_every_device_out_and_the_daemon_runs_again_where_it_did() {
     let site = site();
     let daemon = site.start();

@@ -43,7 +43,11 @@ pub(super) fn relay(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, F
 
 fn enable(home: &Home, screen: &Screen, args: &RelayEnable) -> Result<Exit, Failure> {
     let access_token = args.access_token_file.as_deref().map(access_token).transpose()?;
-    let (mut daemon, _) = start::connect_or_start(home)?;
+    let (mut daemon, was_running) = start::connect_or_start(home)?;
+    if !was_running {
+        let status: Status = typed(&daemon.call("daemon.status", json!({}))?)?;
+        start::say_running(home, screen, false, status.pid)?;
+    }
     let before = look(&mut daemon)?.1.map(|relay| relay.url).filter(|url| !url.is_empty());
     let url = match (&args.url, &before) {
         (Some(url), _) => url.to_string(),
