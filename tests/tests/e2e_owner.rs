@@ -119,6 +119,24 @@ fn d5_whatever_else_is_typed_keeps_a_device_out() {
 }
 
 #[test]
+fn d2_a_wrong_pin_is_shown_with_the_tries_that_are_left() {
+    let Some(terminal) = terminal("d2_a_wrong_pin_is_shown") else { return };
+    let site = site();
+    let daemon = site.start();
+    let mut shown = terminal.run(&site.command(&["pair", "--local"]));
+    let pin = pin(&mut shown);
+    let wrong = if pin == "000000" { "000001" } else { "000000" };
+    for left in ["2 tries are left", "1 try is left"] {
+        assert!(!Guest::knocks(&daemon, wrong).let_in());
+        shown.wait_for(left);
+    }
+    assert!(!Guest::knocks(&daemon, wrong).let_in());
+    let (code, output) = shown.end();
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("too many wrong codes"), "{output}");
+}
+
+#[test]
 fn k2_keys_typed_before_the_question_let_nobody_in() {
     let Some(terminal) = terminal("k2_keys_typed_before_the_question") else { return };
     let site = site();

@@ -84,6 +84,10 @@ fn d2_three_wrong_pins_spend_the_window_and_the_owner_reads_why() {
     let pin = text(&two.window(), "pin");
     for by in 1..=3 {
         two.is_refused(two.by_pin(two.daemon.port, &wrong(&pin, by)));
+        if by < 3 {
+            let told = two.owner.wait_event("pairing.progress", |it| it["state"] == "refused");
+            assert_eq!(told["triesLeft"], 3 - by);
+        }
     }
     let over = two.owner.wait_event("pairing.progress", |it| it["state"] == "closed");
     assert_eq!(over["detail"], "too many wrong codes; open a new window");

@@ -26,6 +26,13 @@ fn pair(world: &mut World, pin: &str) -> Result<Value, RpcError> {
     world.call(client, "device.pair", json!({"pin": pin, "name": "n", "platform": "ios"}))
 }
 
+/// What the owner has heard since of guesses that are left.
+fn tries_left(world: &mut World, owner: Client) -> Vec<u64> {
+    let refused = |event: &Event| event.params["state"] == "refused";
+    let events = world.events(owner).into_iter().filter(refused);
+    events.filter_map(|event| event.params["triesLeft"].as_u64()).collect()
+}
+
 #[test]
 fn d1_a_window_is_open_for_five_minutes() {
     let mut world = World::default();
@@ -86,8 +93,9 @@ fn d2_two_wrong_guesses_leave_one() {
     let mut world = World::default();
     let owner = world.owner();
     let pin = open_window(&mut world, owner);
-    for _ in 0..2 {
+    for left in [2, 1] {
         pair(&mut world, &wrong(&pin)).expect_err("wrong");
+        assert_eq!(tries_left(&mut world, owner), [left], "the owner is told");
     }
     pair(&mut world, &pin).expect("the third is right");
 }

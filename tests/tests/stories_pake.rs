@@ -209,6 +209,9 @@ fn d2_a_run_counts_when_it_is_answered_also_if_it_never_ends() {
         assert!(world.store.db.pairing.failed_windows.is_empty());
         world.hang_up(phone.client.conn);
         world.settle();
+        let told = world.events(owner).pop().expect("the owner is told");
+        let left = (last < 3).then_some(3 - last);
+        assert_eq!(told.params["triesLeft"].as_u64(), left.map(u64::from), "{told:?}");
     }
     assert_eq!(world.store.db.pairing.failed_windows.len(), 1, "and the window has failed");
     assert!(is_refused(&pair(&mut world, 4, &pin)));

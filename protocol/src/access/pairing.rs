@@ -174,6 +174,11 @@ impl Pairing {
         self.window.as_ref().map(|window| window.pairing_id.as_str())
     }
 
+    /// So many guesses are left, if a window is open.
+    pub(crate) fn tries_left(&self) -> Option<u32> {
+        self.window.as_ref().map(|window| window.runs_left)
+    }
+
     /// Who opened the window, if one is open.
     pub(crate) fn opener(&self) -> Option<Who> {
         self.window.as_ref().map(|window| window.by)

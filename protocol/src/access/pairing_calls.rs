@@ -93,11 +93,8 @@ impl Access {
         let (outcome, is_pin) = match &credential {
             Credential::Pin(pin) => {
                 if !cx.peers.peer(conn).is_some_and(Peer::is_local) {
-                    self.progress(
-                        cx,
-                        "refused",
-                        "a PIN came in clear from afar; it was not looked at",
-                    );
+                    let detail = "a PIN came in clear from afar; it was not looked at";
+                    self.progress_refused(cx, detail);
                     let doubt = Doubt::new("a PIN in clear from afar");
                     return self.turn_away_for(cx, conn, refused(raw_id), doubt);
                 }
@@ -196,7 +193,7 @@ impl Access {
                 }
             }
             Outcome::Refused => {
-                self.progress(cx, "refused", "a wrong code was tried");
+                self.progress_refused(cx, "a wrong code was tried");
                 let text = rpc::error(Some(&id), &refusal());
                 self.turn_away_for(cx, conn, text, Doubt::new("a wrong pairing code"));
             }
@@ -286,6 +283,8 @@ impl Access {
             let changes = self.failed_window(cx, conn);
             let op = cx.store(changes, Sync::Disk);
             self.pending.await_(op, After::Noted);
+        } else if self.pairing.name().is_some() {
+            self.progress_refused(cx, "a device has left before its code was checked");
         }
     }
 

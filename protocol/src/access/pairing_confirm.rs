@@ -74,6 +74,7 @@ impl Access {
             state: "confirm",
             detail: "a device wants to come in; is it yours?",
             pairing_id: None,
+            tries_left: None,
             guest: Some(GuestView {
                 pairing_id: &guest.window.pairing_id,
                 name: &guest.name,

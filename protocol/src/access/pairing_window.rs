@@ -206,14 +206,35 @@ impl Access {
     }
 
     pub(super) fn progress(&self, cx: &mut Ctx<'_>, state: &str, detail: &str) {
-        let pairing_id = None;
-        cx.tell_in_passing(&Event::PairingProgress { state, detail, pairing_id, guest: None });
+        cx.tell_in_passing(&Event::PairingProgress {
+            state,
+            detail,
+            pairing_id: None,
+            tries_left: None,
+            guest: None,
+        });
     }
 
     /// The same of this window, which need not be the open one.
     pub(super) fn progress_of(&self, cx: &mut Ctx<'_>, id: &str, state: &str, detail: &str) {
-        let pairing_id = Some(id);
-        cx.tell_in_passing(&Event::PairingProgress { state, detail, pairing_id, guest: None });
+        cx.tell_in_passing(&Event::PairingProgress {
+            state,
+            detail,
+            pairing_id: Some(id),
+            tries_left: None,
+            guest: None,
+        });
+    }
+
+    /// Somebody was refused who wanted to come in through the open window, if there is one, and it goes on.
+    pub(super) fn progress_refused(&self, cx: &mut Ctx<'_>, detail: &str) {
+        cx.tell_in_passing(&Event::PairingProgress {
+            state: "refused",
+            detail,
+            pairing_id: self.pairing.name(),
+            tries_left: self.pairing.tries_left(),
+            guest: None,
+        });
     }
 }
 

@@ -90,6 +90,9 @@ pub(crate) enum Event<'a> {
         /// Of which window, where another may have been opened since.
         #[serde(rename = "pairingId", skip_serializing_if = "Option::is_none")]
         pairing_id: Option<&'a str>,
+        /// With the state `refused`: how many guesses the open window has left.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tries_left: Option<u32>,
         /// With the state `confirm`: who wants to come in.
         #[serde(flatten)]
         guest: Option<super::view::GuestView<'a>>,

@@ -77,6 +77,15 @@ impl Candidate {
     }
 }
 
+/// How often somebody may still be wrong about the PIN.
+fn tries_left(count: u64) -> String {
+    match count {
+        0 => "; no try is left".to_owned(),
+        1 => "; 1 try is left".to_owned(),
+        count => format!("; {count} tries are left"),
+    }
+}
+
 /// What this event means for the window of this name.
 pub(super) fn understand(event: &Event, pairing: &str) -> Progress {
     let raw =
@@ -113,8 +122,11 @@ pub(super) fn understand(event: &Event, pairing: &str) -> Progress {
                 "declined" => Progress::Over(Outcome::Declined(detail)),
                 "expired" => Progress::Over(Outcome::Expired),
                 "closed" | "cancelled" | "failed" => Progress::Over(Outcome::Closed(detail)),
-                state if detail.is_empty() => Progress::State(visible_line(state).into_owned()),
-                _ => Progress::State(detail),
+                state => {
+                    let what = if detail.is_empty() { visible_line(state).into() } else { detail };
+                    let left = event.params.get("triesLeft").and_then(Value::as_u64);
+                    Progress::State(what + &left.map_or_else(String::new, tries_left))
+                }
             }
         }
         _ => Progress::Other,
@@ -137,6 +149,11 @@ mod tests {
         assert!(matches!(paired, Progress::Over(Outcome::Paired { .. })));
         let wrong = event("pairing.progress", json!({"state": "refused", "detail": "2\u{1b}left"}));
         assert_eq!(understand(&wrong, "w"), Progress::State(r"2\u{1b}left".to_owned()));
+        for (left, said) in [(2, "; 2 tries are left"), (1, "; 1 try is left")] {
+            let of = json!({"state": "refused", "detail": "wrong", "triesLeft": left});
+            let state = Progress::State(format!("wrong{said}"));
+            assert_eq!(understand(&event("pairing.progress", of), "w"), state);
+        }
         let declined = event("pairing.progress", json!({"state": "declined", "detail": "no"}));
         let over = Progress::Over(Outcome::Declined("no".to_owned()));
         assert_eq!(understand(&declined, "w"), over);
