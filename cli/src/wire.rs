@@ -46,6 +46,8 @@ pub(crate) struct Trouble {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Provider {
     pub(crate) name: String,
+    /// `false` if the rest is not known.
+    pub(crate) checked: Option<bool>,
     pub(crate) available: bool,
     pub(crate) installed: bool,
     pub(crate) authenticated: Option<bool>,

@@ -122,9 +122,16 @@ fn a_provider_that_cannot_be_used_is_told_with_what_repairs_it() {
     let config = "[provider.claude]\npath = \"/nonexistent/claude\"\n";
     write_private(&site.data().join("config.toml"), config.as_bytes());
     let daemon = site.start();
+    let status = |args: &[&str]| site.run(&[&["status"], args].concat()).1;
+    let unknown = status(&[]);
+    assert!(!unknown.contains("installed"), "it has not looked: {unknown}");
+    assert!(unknown.contains("demo ? not checked yet"), "{unknown}");
+    assert!(status(&["-v"]).contains("not checked yet"));
     let (code, out, _) = site.run(&["provider", "check", "claude"]);
     assert_eq!(code, Some(8), "{out}");
     assert!(out.contains("not installed") && out.contains("npm install"), "{out}");
+    let known = status(&[]);
+    assert!(known.contains("claude ! not installed") && known.contains("demo ? not"), "{known}");
     daemon.stop();
     assert_eq!(site.run(&["provider", "check"]).0, Some(6));
 }

@@ -64,6 +64,19 @@ fn the_demo_is_called_a_demo() {
 }
 
 #[test]
+fn a_provider_that_nobody_has_looked_for_is_not_said_to_be_missing() {
+    let mut world = World::default();
+    let owner = world.owner();
+    for is_checked in [false, true] {
+        let status = world.call(owner, "daemon.status", json!({})).expect("a status");
+        for provider in status["providers"].as_array().expect("an array") {
+            assert_eq!(provider["checked"], is_checked, "{provider}");
+        }
+        world.call(owner, "daemon.providers", json!({})).expect("a list");
+    }
+}
+
+#[test]
 fn refused_credentials_end_the_turn_instead_of_being_tried_for_minutes() {
     let mut world = World::default();
     let forever = Act::Wait(Duration::from_secs(170));

@@ -74,7 +74,7 @@ fn list(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
 
 /// One line of `up`: what it is, how it is, and the command that repairs it.
 pub(super) fn line(provider: &Provider, style: Style) -> String {
-    let mark = style.mark(if provider.available { Mark::Ok } else { Mark::Warn });
+    let mark = mark(provider, style);
     let version = provider.version.as_deref().unwrap_or_default();
     let name = format!("{} {version}", provider.name);
     let line = format!("{mark} {:<16} {}", visible_line(name.trim_end()), state(provider));
@@ -87,7 +87,7 @@ pub(super) fn line(provider: &Provider, style: Style) -> String {
 /// `claude ✓`, for the status.
 pub(super) fn short(provider: &Provider, style: Style) -> String {
     let name = visible_line(&provider.name);
-    let mark = style.mark(if provider.available { Mark::Ok } else { Mark::Warn });
+    let mark = mark(provider, style);
     if provider.available {
         format!("{name} {mark}")
     } else {
@@ -95,8 +95,21 @@ pub(super) fn short(provider: &Provider, style: Style) -> String {
     }
 }
 
+fn is_unknown(provider: &Provider) -> bool {
+    provider.checked == Some(false)
+}
+
+fn mark(provider: &Provider, style: Style) -> String {
+    match provider.available {
+        true => style.mark(Mark::Ok),
+        false if is_unknown(provider) => "?".to_owned(),
+        false => style.mark(Mark::Warn),
+    }
+}
+
 fn state(provider: &Provider) -> &'static str {
     match (provider.installed, provider.authenticated) {
+        _ if is_unknown(provider) => "not checked yet",
         _ if provider.demo && provider.available => "a script, no model",
         (false, _) => "not installed",
         (true, Some(false)) => "not logged in",
@@ -109,6 +122,7 @@ fn state(provider: &Provider) -> &'static str {
 /// What to type so that it can be used.
 pub(super) fn repair(provider: &Provider) -> Option<&'static str> {
     match (provider.name.as_str(), provider.installed, provider.authenticated) {
+        _ if is_unknown(provider) => Some("clawd provider check"),
         ("claude", false, _) => Some("npm install -g @anthropic-ai/claude-code"),
         ("codex", false, _) => Some("npm install -g @openai/codex"),
         ("claude", true, Some(false)) => Some("claude auth login"),
@@ -126,6 +140,7 @@ mod tests {
         let style = Style { colour: false, utf8: true };
         let provider = |installed: bool, authenticated, available| Provider {
             name: "claude".to_owned(),
+            checked: Some(true),
             version: installed.then(|| "2.1.212".to_owned()),
             installed,
             authenticated,
@@ -140,5 +155,10 @@ mod tests {
             "! claude 2.1.212   not logged in   → claude auth login"
         );
         assert!(line(&provider(false, None, false), style).contains("npm install"));
+        let unknown = Provider { checked: Some(false), ..provider(false, None, false) };
+        assert_eq!(
+            line(&unknown, style),
+            "? claude           not checked yet → clawd provider check"
+        );
     }
 }

@@ -67,6 +67,8 @@ const WAITING_MAX: usize = 256;
 #[derive(Serialize)]
 struct ProviderView<'a> {
     name: &'a str,
+    /// It has been looked for; if not, the rest says nothing.
+    checked: bool,
     available: bool,
     installed: bool,
     authenticated: bool,
@@ -86,6 +88,7 @@ impl Known {
         let state = &self.state;
         ProviderView {
             name: provider.name(),
+            checked: self.known_at.is_some(),
             available: self.known_at.is_some() && state.is_available(),
             installed: state.path.is_some(),
             authenticated: state.is_authenticated,
