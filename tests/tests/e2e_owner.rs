@@ -249,6 +249,15 @@ fn k3_codes_are_renewed_and_leave_nothing_on_the_main_screen() {
         let output = shown.process.output();
         assert!(output.contains(&format!("✓ {ADDRESS}:4300")), "{output}");
         assert!(output.contains(&format!("wss://{ADDRESS}:4300")) && output.contains(QR));
+        shown.press("t");
+        let text = |output: &str| {
+            let (_, rest) = output.rsplit_once("clawd remote pair '")?;
+            Some(rest.split_once('\'')?.0.to_owned())
+        };
+        let text = shown.process.wait_for(text).expect("the code as text");
+        let payload: Value = serde_json::from_str(&text).expect("JSON, in one piece");
+        let ticket = payload["ticket"].as_str().expect("a ticket");
+        shown.wait_for("t as code");
         shown.press("r");
         let other = |output: &str| {
             let (_, rest) = output.rsplit_once("PIN  ")?;
@@ -263,11 +272,13 @@ fn k3_codes_are_renewed_and_leave_nothing_on_the_main_screen() {
         let [before, page] = parts.as_slice() else { panic!("one page: {output}") };
         let (page, after) = page.split_once(ALTERNATE_OFF).expect("the alternate screen is left");
         assert!(page.ends_with("\x1b[2J\x1b[3J\x1b[H"), "{page}");
+        let log = std::fs::read_to_string(site.data().join("clawd.log")).expect("a log");
+        assert!(!log.contains(ticket), "{log}");
         for pin in [first, second] {
             let grouped = format!("{} {}", &pin[..3], &pin[3..]);
             for main in [before, after] {
                 assert!(!main.contains(&pin) && !main.contains(&grouped), "{main}");
-                assert!(!main.contains(QR), "{main}");
+                assert!(!main.contains(QR) && !main.contains(ticket), "{main}");
             }
         }
     }

@@ -56,7 +56,7 @@ pub(super) fn open(home: &Home, screen: &Screen, id: &str) -> Result<Exit, Failu
 
 /// A word as a shell reads it, with nothing in it that a terminal would act on (security K1). What cannot be shown takes
 /// the form `$'…'`, which bash, zsh and ksh read.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "@%+=:,./_-".contains(char);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clawd_protocol::text::visible_line;
 
+use crate::command::open::quoted;
 use crate::exit::{Exit, Failure};
 use crate::qr::{Drawing, Ink};
 use crate::render::Screen;
@@ -23,6 +24,8 @@ pub(super) struct Poster {
     ink: Ink,
     is_coloured: bool,
     headline: Vec<String>,
+    /// What to type on a device that cannot see the code.
+    command: Option<String>,
     pub(super) expires: Instant,
 }
 
@@ -37,8 +40,10 @@ impl Poster {
         if let Some(relay) = &pairing.relay {
             places.push(format!("via  {}", visible_line(relay)));
         }
-        let drawing = Some(Drawing::of(&pairing.payload())?);
-        Ok(Self::with(pairing, drawing, places, ascii, screen))
+        let payload = pairing.payload();
+        let drawing = Some(Drawing::of(&payload)?);
+        let command = Some(format!("clawd remote pair {}", quoted(&payload)));
+        Ok(Self { command, ..Self::with(pairing, drawing, places, ascii, screen) })
     }
 
     /// With the PIN alone, for programs on this machine.
@@ -61,6 +66,7 @@ impl Poster {
             ink,
             is_coloured: is_coloured(ink, screen),
             headline: std::iter::once(pin).chain(places).collect(),
+            command: None,
             expires: Instant::now() + Duration::from_secs(pairing.expires_in_seconds),
         }
     }
@@ -68,8 +74,13 @@ impl Poster {
     /// Whether the code fits into the window with all that stands beside it.
     pub(super) fn check_size(&self, window: (usize, usize)) -> Result<(), Failure> {
         let Some(drawing) = &self.drawing else { return Ok(()) };
-        // Below it is the countdown.
-        check_size(drawing, self.ink, self.headline.len() + 1, window)
+        // Below it are what has happened and the countdown.
+        check_size(drawing, self.ink, self.headline.len() + 2, window)
+    }
+
+    /// There is a code, which can be shown as text as well.
+    pub(super) const fn has_text(&self) -> bool {
+        self.command.is_some()
     }
 
     /// As much as fits: half a QR code is none, and the PIN must not be pushed off the screen by it.
@@ -80,6 +91,13 @@ impl Poster {
             (None, Ok(())) => Vec::new(),
         };
         [self.headline.clone(), code].concat()
+    }
+
+    /// The same for a device at which it is pasted: in one piece, so that it can be copied.
+    pub(super) fn text(&self) -> Vec<String> {
+        let command = self.command.clone().unwrap_or_default();
+        let text = ["On the other device:".to_owned(), String::new(), command, String::new()];
+        [self.headline.as_slice(), &text].concat()
     }
 }
 

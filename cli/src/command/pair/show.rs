@@ -33,6 +33,7 @@ pub(super) struct Show<'a> {
     pub(super) pairing: String,
     poster: Poster,
     state: String,
+    is_text: bool,
     /// Who is asked about, and until when.
     asked: Option<(Candidate, Instant)>,
     drawn: Option<(usize, usize)>,
@@ -49,8 +50,19 @@ impl<'a> Show<'a> {
         let signals = signals()?;
         let page = Page::open(screen)?;
         let (keys, state) = (Keys::open(), String::new());
-        let (asked, drawn) = (None, None);
-        Ok(Self { daemon, request, page, signals, keys, pairing, poster, state, asked, drawn })
+        Ok(Self {
+            daemon,
+            request,
+            page,
+            signals,
+            keys,
+            pairing,
+            poster,
+            state,
+            is_text: false,
+            asked: None,
+            drawn: None,
+        })
     }
 
     /// Shows it until it is over.
@@ -87,7 +99,7 @@ impl<'a> Show<'a> {
     fn hear(&mut self, event: &Event) -> Result<Option<Outcome>, Failure> {
         match understand(event, &self.pairing) {
             Progress::Over(outcome) => return Ok(Some(outcome)),
-            Progress::State(state) => self.state = state,
+            Progress::State(state) => (self.state, self.drawn) = (state, None),
             Progress::Asks(candidate) => return self.ask(candidate),
             Progress::Other => {}
         }
@@ -155,6 +167,10 @@ impl<'a> Show<'a> {
         match self.keys.as_mut().map_or(Typed::Nothing, Keys::read) {
             Typed::Key(b'q' | b'Q') => Ok(Some(Outcome::Interrupted)),
             Typed::Key(b'r' | b'R') => self.renew().map(|()| None),
+            Typed::Key(b't' | b'T') if self.poster.has_text() => {
+                (self.is_text, self.drawn) = (!self.is_text, None);
+                Ok(None)
+            }
             Typed::Key(_) | Typed::Nothing => Ok(None),
             Typed::Answer(true) => self.accept().map(Some),
             Typed::Answer(false) => self.decline("you said no").map(Some),
@@ -187,15 +203,20 @@ impl<'a> Show<'a> {
         // Looked at each second: a window that was made larger shows the code.
         let now = window();
         if self.drawn != Some(now) {
-            self.page.draw(&self.poster.lines(now))?;
+            let mut lines = if self.is_text { self.poster.text() } else { self.poster.lines(now) };
+            if !self.state.is_empty() {
+                lines.push(format!("! {}", self.state));
+            }
+            self.page.draw(&lines)?;
             self.drawn = Some(now);
         }
         let (minutes, seconds) = (left.as_secs() / 60, left.as_secs() % 60);
-        let keys = if self.keys.is_some() { "r renew   q quit" } else { "Ctrl-C to stop" };
-        let state = match self.state.as_str() {
-            "" => String::new(),
-            state => format!("   ! {state}"),
+        let keys = match (&self.keys, self.poster.has_text(), self.is_text) {
+            (None, ..) => "Ctrl-C to stop",
+            (_, false, _) => "r renew   q quit",
+            (_, true, false) => "r renew   t as text   q quit",
+            (_, true, true) => "r renew   t as code   q quit",
         };
-        self.page.last_line(&format!("expires in {minutes}:{seconds:02}   {keys}{state}"))
+        self.page.last_line(&format!("expires in {minutes}:{seconds:02}   {keys}"))
     }
 }
