@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use clawd_tests::daemon::{Client, Daemon, PATIENCE, Process, Site, wait_until};
+use clawd_tests::daemon::{Client, Daemon, PATIENCE, Process, Site, wait_until, write_private};
 use clawd_tests::relay::Relay;
 use data_encoding::BASE64_MIME;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -210,6 +210,43 @@ fn tls_server((certificate, key): &(rcgen::Certificate, KeyPair)) -> u16 {
         let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
         say(StreamOwned::new(session, tcp), b"");
     })
+}
+
+/// A relay with this certificate for 127.0.0.1, and its address.
+fn tls_relay(dir: &Path, (certificate, key): &(rcgen::Certificate, KeyPair)) -> (Relay, String) {
+    let (chain, private) = (dir.join("relay.pem"), dir.join("relay.key"));
+    write_pem(&chain, "CERTIFICATE", certificate.der());
+    write_private(&private, b"");
+    write_pem(&private, "PRIVATE KEY", &key.serialize_der());
+    let [chain, private] = [&chain, &private].map(|path| path.to_str().expect("a path"));
+    let relay = Relay::start(&["--tls-cert", chain, "--tls-key", private, "--host", "127.0.0.1"]);
+    let url = format!("wss://127.0.0.1:{}", relay.port);
+    (relay, url)
+}
+
+#[test]
+fn g7_an_authority_that_is_not_known_is_named_with_the_way_to_make_it_known() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (authority, path) = Authority::new(dir.path());
+    let (_relay, url) = tls_relay(dir.path(), &authority.vouch([2020, 3000]));
+    let mut desk = Desk::new(&[]);
+    for said in desk.says_of(&url) {
+        assert!(said.contains("SSL_CERT_FILE") && said.contains("this system's"), "{said}");
+        assert!(said.contains("`clawd logs` says what TLS said"), "{said}");
+    }
+    // What the hint says helps, and one who tries the way without it is told so.
+    desk.daemon.stop();
+    let env = ("SSL_CERT_FILE".to_owned(), path.display().to_string());
+    desk.site.env.push(env);
+    desk.daemon = desk.site.start();
+    let (code, _, err) = desk.site.run(&["relay", "enable", "--url", &url]);
+    assert!(code == Some(0) && err.contains("✓ connected"), "{err}");
+    let (code, _, err) = desk.site.run(&["relay", "test"]);
+    assert_eq!(code, Some(0), "{err}");
+    desk.site.env.clear();
+    let (code, _, err) = desk.site.run(&["relay", "test"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("the daemon itself is connected: set SSL_CERT_FILE"), "{err}");
 }
 
 /// OpenSSL's server with nothing newer than TLS 1.2, and its port.

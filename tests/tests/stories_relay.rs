@@ -180,7 +180,7 @@ mod trouble {
             (DialFault::TooOld, "tls_too_old", "proxy in front"),
             (DialFault::NotYetValid, "certificate_not_yet_valid", "clock"),
             (DialFault::Expired, "certificate_expired", "clock"),
-            (DialFault::Tls("UnknownIssuer".to_owned()), "tls", "who has signed"),
+            (DialFault::Tls("UnknownIssuer".to_owned()), "tls", "SSL_CERT_FILE"),
             (DialFault::WrongPin, "wrong_pin", "in between"),
             (DialFault::Redirected, "redirected", "really"),
             (DialFault::Rejected(404), "rejected", "path"),

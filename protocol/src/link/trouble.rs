@@ -129,7 +129,8 @@ impl Trouble {
                     "check this machine's clock; if it is right, the relay needs a new certificate"
                 }
                 DialFault::Tls(_) => {
-                    "check the relay's certificate and who has signed it; the daemon's log says what TLS said"
+                    "`clawd logs` says what TLS said; if an authority of your own has signed the certificate, add \
+                     it to this system's, or stop clawd and start it with SSL_CERT_FILE=its file"
                 }
                 DialFault::WrongPin => {
                     "somebody may be in between; if the relay has a new key, set its pin anew"

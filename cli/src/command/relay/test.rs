@@ -40,6 +40,10 @@ const SPEAKS: &str = "it takes connections as a relay does";
 const REGISTERED: &str = "this daemon is registered there";
 const THROUGH: &str = "the way through it leads back to this daemon's key";
 
+/// What this process trusts is by its own environment.
+const OTHER_ROOTS: &str =
+    "the daemon itself is connected: set SSL_CERT_FILE here as it was where clawd was started";
+
 /// The steps so far, each said as soon as it is known.
 struct Steps<'a> {
     screen: &'a Screen,
@@ -79,10 +83,13 @@ pub(super) fn test(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     walk(&mut steps, &url, pinned, &relay, key);
     if screen.is_json() {
         screen.json(&json!({"ok": steps.is_well, "url": relay.url, "steps": steps.done}))?;
-    } else if !steps.is_well
-        && let Some(hint) = relay.error.as_ref().and_then(|error| error.hint.as_deref())
-    {
-        screen.say(&format!("  hint: {}", visible_line(hint)));
+    } else if !steps.is_well {
+        let of_daemon = relay.error.as_ref().and_then(|error| error.hint.as_deref());
+        let is_untrusted_here = steps.done.last().is_some_and(|step| step["name"] == TLS);
+        let of_us = (is_untrusted_here && relay.state == "registered").then_some(OTHER_ROOTS);
+        if let Some(hint) = of_daemon.or(of_us) {
+            screen.say(&format!("  hint: {}", visible_line(hint)));
+        }
     }
     Ok(if steps.is_well { Exit::Ok } else { Exit::Failure })
 }
