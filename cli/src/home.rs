@@ -274,10 +274,16 @@ pub(crate) fn addresses<'a>(
             Ok(address) => asked.push(address.to_canonical()),
             Err(_) => {
                 let why = format!("`{}` is not an address to listen on", visible_line(text));
-                return Err(Failure::usage(why).hint(
-                    "leave it out for 127.0.0.1 and ::1; 0.0.0.0 and :: are all addresses; separate \
-                     several with commas",
-                ));
+                return Err(Failure::usage(why).hint(match text.parse::<SocketAddr>() {
+                    Ok(at) => {
+                        format!("the port is said apart: {}, and port {}", at.ip(), at.port())
+                    }
+                    Err(_) => {
+                        "leave it out for 127.0.0.1 and ::1; 0.0.0.0 and :: are all addresses; \
+                               separate several with commas"
+                            .to_owned()
+                    }
+                }));
             }
         }
     }
@@ -352,6 +358,8 @@ mod tests {
             let failure = addresses([text]).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage, "{text}");
         }
+        let with_port = addresses(["[::]:4400"]).unwrap_err().hint.unwrap();
+        assert_eq!(with_port, "the port is said apart: ::, and port 4400");
     }
 
     #[test]
