@@ -200,6 +200,20 @@ fn d5_yes_beforehand_lets_in_without_a_question_and_says_so() {
 }
 
 #[test]
+fn d5_who_has_a_window_printed_is_told_that_nobody_will_be_asked() {
+    let site = site();
+    let _daemon = site.start();
+    for (args, is_told) in [(&["pair", "--json"][..], true), (&["pair", "--json", "--yes"], false)]
+    {
+        let (code, out, err) = site.run(args);
+        assert_eq!(code, Some(0), "{err}");
+        let window: Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(window["confirm"], is_told);
+        assert_eq!(err.contains("nobody is asked here"), is_told, "{err}");
+    }
+}
+
+#[test]
 fn d7_no_code_is_drawn_that_cannot_work() {
     let site = site();
     let daemon = site.start();

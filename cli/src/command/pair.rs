@@ -29,6 +29,9 @@ mod page;
 mod progress;
 mod show;
 
+/// Who comes by PIN or relay waits for a yes (security D5), and this process has gone by then.
+const NOBODY_IS_ASKED: &str = "nobody is asked here: the code works on the same network; for the PIN, and by a relay, add `--yes`";
+
 /// A window as it is asked for.
 struct Request<'a> {
     params: Map<String, Value>,
@@ -78,6 +81,9 @@ pub(super) fn pair(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Fa
     let request = Request { params, screen, is_ascii: args.ascii, local };
     let answer = daemon.call("daemon.pairPin", &request.params)?;
     if screen.is_json() {
+        if !args.yes {
+            screen.say(NOBODY_IS_ASKED);
+        }
         screen.json(&answer)?;
         return Ok(Exit::Ok);
     }
@@ -93,7 +99,7 @@ pub(super) fn pair(home: &Home, screen: &Screen, args: &Args) -> Result<Exit, Fa
     }
     if !screen.is_tty {
         if !args.yes {
-            screen.say("nobody is asked here: the code works on the same network; for the PIN, and by a relay, add `--yes`");
+            screen.say(NOBODY_IS_ASKED);
         }
         screen.line(&pairing.payload())?;
         return Ok(Exit::Ok);
