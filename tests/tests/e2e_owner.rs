@@ -480,6 +480,7 @@ fn a_relay_is_enabled_tried_and_left_again() {
     assert!(err.contains("✗ relay not connected") && err.contains("clawd pair --lan"), "{err}");
     let (code, _, err) = site.run(&["relay", "disable"]);
     assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("no other machine can come in now"), "{err}");
     let of_status = daemon.owner().call("daemon.status", json!({})).expect("a status");
     assert_eq!(of_status["relay"]["enabled"], false, "{of_status}");
     assert_eq!(site.run(&["relay", "test"]).0, Some(1));

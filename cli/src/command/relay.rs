@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{relay_serve, start, typed};
 use crate::args::{Relay as Args, RelayEnable};
 use crate::connection::{Connection, Woken};
+use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::render::Screen;
@@ -99,7 +100,14 @@ fn disable(home: &Home, screen: &Screen) -> Result<Exit, Failure> {
     if screen.is_json() {
         screen.json(&answer)?;
     } else {
-        screen.note(Mark::Ok, "the relay is not used; devices on the same network come in still");
+        let is_open = !daemon::reachable(&start::spot(home)?.bind).is_empty();
+        screen.note(
+            Mark::Ok,
+            match is_open {
+                true => "the relay is not used; devices on the same network come in still",
+                false => "the relay is not used; no other machine can come in now",
+            },
+        );
     }
     Ok(Exit::Ok)
 }
