@@ -220,7 +220,11 @@ fn removing_revokes_there_and_says_so_if_it_cannot() {
     two.run(0, &["remote", "remove", "desk", "--yes"]);
     assert!(two.devices().is_empty(), "revoked by itself");
     two.pair(&[&url]);
-    let id = two.devices()[0]["id"].as_str().unwrap().to_owned();
+    let first = two.devices()[0]["id"].clone();
+    two.pair(&[&url]);
+    let devices = two.devices();
+    assert!(devices.len() == 1 && devices[0]["id"] != first, "the newer alone: {devices:?}");
+    let id = devices[0]["id"].as_str().unwrap().to_owned();
     let Two { daemon, laptop, .. } = two;
     daemon.stop();
     let (code, _, err) = laptop.run(&["remote", "remove", "desk", "--yes"]);

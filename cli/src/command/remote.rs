@@ -91,16 +91,10 @@ fn relocate(screen: &Screen, away: &Away, address: &str) -> Result<(), Failure> 
 /// Forgotten here in any case; there, if it can be told.
 fn remove(remotes: &Remotes, screen: &Screen, away: &Away) -> Result<(), Failure> {
     let remote = &away.remote;
-    let id = json!({"id": remote.device_id});
-    let told = away.connect(None).and_then(|mut daemon| daemon.call("device.revoke", id));
+    let is_revoked = away.leave();
     remotes.forget(remote)?;
     let name = &remote.name;
     let id = visible_line(&remote.device_id);
-    let is_revoked = match told {
-        Ok(_) => true,
-        // It closes the connection of a device that it has shut out, and may be quicker than its answer.
-        Err(failure) => matches!(&*failure.kind, "unauthorized" | "closed"),
-    };
     if screen.is_json() {
         return screen.json(&json!({"name": name, "revoked": is_revoked}));
     }

@@ -38,6 +38,22 @@ impl Away {
         Ok(Self { remotes, remote, own })
     }
 
+    /// One that need not be known by its name any more.
+    pub(crate) fn of(remotes: &Remotes, remote: Remote, own: &Arc<Identity>) -> Self {
+        Self { remotes: remotes.clone(), remote, own: Arc::clone(own) }
+    }
+
+    /// Has the daemon forget this device; whether it knows it no more.
+    pub(crate) fn leave(&self) -> bool {
+        let id = json!({"id": self.remote.device_id});
+        let told = self.connect(None).and_then(|mut daemon| daemon.call("device.revoke", id));
+        match told {
+            Ok(_) => true,
+            // It closes the connection of a device that it has shut out, and may be quicker than its answer.
+            Err(failure) => matches!(&*failure.kind, "unauthorized" | "closed"),
+        }
+    }
+
     /// A connection, by the first way that leads there.
     pub(crate) fn connect(&self, from: Option<&Bookmark>) -> Result<Connection, Failure> {
         // As it is known now: another command, or an earlier connection of this one, may have learnt more.

@@ -157,20 +157,24 @@ impl Remotes {
     }
 
     /// Keeps it, under its name if that is given and else under one that is free; gives that name. What was known of the same
-    /// daemon under that name is replaced.
-    pub(crate) fn keep(&self, mut remote: Remote, is_named: bool) -> Result<String, Failure> {
+    /// daemon under that name is replaced, and given back too.
+    pub(crate) fn keep(
+        &self,
+        mut remote: Remote,
+        is_named: bool,
+    ) -> Result<(String, Option<Remote>), Failure> {
         self.change(|all| {
             let wanted = remote.name.clone();
             let same = |other: &Remote| other.daemon_id == remote.daemon_id;
-            if let Some(at) = all.iter().position(|other| !is_named && same(other)) {
-                remote.name = all.remove(at).name;
-            } else if is_named {
-                if all.iter().any(|other| other.name == wanted && !same(other)) {
-                    return Err(name_taken(&wanted));
-                }
-                all.retain(|other| other.name != wanted);
-            } else {
-                remote.name = free_name(&wanted, all);
+            if is_named && all.iter().any(|other| other.name == wanted && !same(other)) {
+                return Err(name_taken(&wanted));
+            }
+            let is_before = |other: &Remote| same(other) && (!is_named || other.name == wanted);
+            let before = all.iter().position(is_before).map(|at| all.remove(at));
+            match &before {
+                Some(before) => remote.name.clone_from(&before.name),
+                None if is_named => {}
+                None => remote.name = free_name(&wanted, all),
             }
             if all.len() >= REMOTES_MAX {
                 return Err(Failure::usage(format!("there are {REMOTES_MAX} remotes already"))
@@ -178,7 +182,7 @@ impl Remotes {
             }
             let name = remote.name.clone();
             all.push(remote);
-            Ok(name)
+            Ok((name, before))
         })
     }
 

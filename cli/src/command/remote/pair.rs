@@ -24,7 +24,7 @@ use crate::connection::Stranger;
 use crate::exit::{Exit, Failure};
 use crate::remote::path::{DirectUrl, Way, ways};
 use crate::remote::store::{checked_name, name_taken, sanitised};
-use crate::remote::{Remote, Remotes, reach};
+use crate::remote::{Away, Remote, Remotes, reach};
 use crate::render::Screen;
 use crate::render::style::Mark;
 use crate::render::time;
@@ -98,7 +98,15 @@ pub(super) fn pair(remotes: &Remotes, screen: &Screen, args: &Args) -> Result<()
     let shown = remote.to_json();
     let role = visible_line(&remote.role).into_owned();
     let host = visible_line(&remote.host_name).into_owned();
-    let kept = remotes.keep(remote, name.is_some())?;
+    let (kept, before) = remotes.keep(remote, name.is_some())?;
+    // The pairing before this one would stay in the owner's list, and nobody could say what it is.
+    if let Some(before) = before.map(|before| Away::of(remotes, before, &own))
+        && !before.leave()
+    {
+        let id = visible_line(&before.remote.device_id);
+        let what = format!("the pairing before this one is still known there as {id}");
+        screen.note(Mark::Warn, &format!("{what}; there: `clawd device revoke {id}`"));
+    }
     if screen.is_json() {
         let mut shown = shown;
         shown["name"] = kept.into();

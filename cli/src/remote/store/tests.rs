@@ -37,7 +37,7 @@ fn a2_what_is_kept_is_private_and_reads_back() {
     let (_home, remotes) = empty();
     assert!(remotes.list().unwrap().is_empty() && !remotes.dir.exists(), "looking makes nothing");
     let desk = remote("desk", b"one", "d1");
-    assert_eq!(remotes.keep(desk.clone(), false).unwrap(), "desk");
+    assert_eq!(remotes.keep(desk.clone(), false).unwrap(), ("desk".to_owned(), None));
     assert_eq!(remotes.find("desk").unwrap(), desk);
     let key = remotes.identity().unwrap().fingerprint();
     assert_eq!(remotes.identity().unwrap().fingerprint(), key);
@@ -74,8 +74,10 @@ fn two_at_once_lose_no_entry() {
 #[test]
 fn the_same_daemon_keeps_its_name_and_another_does_not_get_it() {
     let (_home, remotes) = empty();
-    remotes.keep(remote("work", b"one", "d1"), true).unwrap();
-    assert_eq!(remotes.keep(remote("desk", b"one", "d2"), false).unwrap(), "work");
+    let first = remote("work", b"one", "d1");
+    remotes.keep(first.clone(), true).unwrap();
+    let kept = remotes.keep(remote("desk", b"one", "d2"), false).unwrap();
+    assert_eq!(kept, ("work".to_owned(), Some(first)));
     assert_eq!(remotes.find("work").unwrap().device_id, "d2");
     let failure = remotes.keep(remote("work", b"two", "d3"), true).unwrap_err();
     assert_eq!(failure.exit, Exit::Usage);
