@@ -6,19 +6,17 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clawd_protocol::{
     AskId, Change, Command, ConnId, Input, Instant, Note, Now, OpId, ProcId, Question, Sync,
 };
 use mio::{Interest, Registry, Token};
-use rustls::{ServerConfig, ServerConnection};
 
 use crate::connection::{Connection, Connections, Phase, slot_of};
 use crate::legs::Legs;
 use crate::stream::{Stream, Transport};
-use crate::tls::TlsStream;
+use crate::tls::{Acceptor, TlsStream};
 use crate::websocket;
 use crate::worker::Workers;
 
@@ -62,7 +60,7 @@ pub(crate) struct Hands {
     /// Where a frame that many get is put together.
     pub(crate) scratch: Vec<u8>,
     /// Our side of TLS.
-    tls: Arc<ServerConfig>,
+    tls: Acceptor,
 }
 
 impl Hands {
@@ -71,7 +69,7 @@ impl Hands {
         workers: Workers,
         legs: Legs,
         now: Now,
-        tls: Arc<ServerConfig>,
+        tls: Acceptor,
     ) -> Self {
         Self {
             now,
@@ -114,7 +112,7 @@ impl Hands {
 
     /// Starts TLS on a TCP connection.
     pub(crate) fn secure(&mut self, id: ConnId) {
-        match ServerConnection::new(Arc::clone(&self.tls)) {
+        match self.tls.accept() {
             Ok(session) => self.connections.remake(id, |stream| stream.secured_by(session)),
             Err(_) => self.drop_connection(id),
         }
@@ -122,7 +120,7 @@ impl Hands {
 
     /// Takes in a stream on which there can be nothing but TLS, and of which something may have been read already.
     pub(crate) fn open_secure(&mut self, io: Box<dyn Transport>) -> io::Result<ConnId> {
-        let session = ServerConnection::new(Arc::clone(&self.tls)).map_err(io::Error::other)?;
+        let session = self.tls.accept().map_err(io::Error::other)?;
         let stream = Stream::Tls(Box::new(TlsStream::over(io, session)));
         let id = self.open(stream).ok_or_else(|| io::Error::other("it cannot be watched"))?;
         self.mark_unfinished(id);

@@ -23,7 +23,7 @@ use crate::listener::Listeners;
 use crate::process::{Mark, Processes};
 use crate::signal::Signal;
 use crate::store::{AuditReader, Store, StoreError};
-use crate::tls::{Identity, server_config};
+use crate::tls::{Acceptor, Identity};
 use crate::tokens;
 use crate::worker::Workers;
 
@@ -182,7 +182,7 @@ pub(crate) fn serve<C: Core>(
 ) -> Result<(), RunError> {
     let Options { mut data_dir, bind, port, guard, config, log, is_quiet } = options;
     let mark = data_dir.child_mark().map_err(RunError::File)?;
-    let tls = server_config(&identity).map_err(io::Error::other)?;
+    let identity = Arc::new(identity);
     let clock = Clock::start();
     let poll = Poll::new()?;
     let registry = poll.registry();
@@ -199,9 +199,15 @@ pub(crate) fn serve<C: Core>(
     let legs = Legs::new(Arc::clone(&waker));
     let workers = Workers::new(waker, mark.clone())
         .with_audit(AuditReader::new(data_dir.private().clone()))
-        .with_identity(Arc::new(identity), bind);
+        .with_identity(Arc::clone(&identity), bind);
     let event_loop = EventLoop {
-        hands: Hands::new(registry.try_clone()?, workers, legs, clock.read(), tls),
+        hands: Hands::new(
+            registry.try_clone()?,
+            workers,
+            legs,
+            clock.read(),
+            Acceptor::new(identity),
+        ),
         core,
         clock,
         listeners,

@@ -1,17 +1,19 @@
 //! A key pair of one's own: the daemon's identity, or a device's.
 //!
-//! Owns making, reading and using the key, and the certificate around it; refuses to know files. The certificate says nothing that
-//! anybody relies on, neither names nor dates: peers know each other by the key's fingerprint.
+//! Owns making, reading and using the key; refuses to know files. Peers know each other by the key's fingerprint; the
+//! certificate that TLS wants around it is made when it is wanted.
 
 use std::fmt;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
+    UnparsedPublicKey,
 };
 use clawd_protocol::Fingerprint;
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::certificate;
 
 /// The DER of a P-256 `SubjectPublicKeyInfo` up to the point itself (RFC 5480, section 2.1.1.1).
 const P256_PREFIX: [u8; 26] = [
@@ -19,12 +21,11 @@ const P256_PREFIX: [u8; 26] = [
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// A P-256 key pair and a self-signed certificate around it.
+/// A P-256 key pair.
 pub struct Identity {
-    key: KeyPair,
-    signer: EcdsaKeyPair,
+    key: EcdsaKeyPair,
+    pkcs8: PrivatePkcs8KeyDer<'static>,
     public_key: Vec<u8>,
-    certificate: CertificateDer<'static>,
 }
 
 /// Bytes that are no key, or a key that cannot be made.
@@ -58,8 +59,10 @@ impl Identity {
     /// # Errors
     /// The system has no randomness.
     pub fn generate() -> Result<Self, NoIdentity> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(NoIdentity::because)?;
-        Self::around(key)
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
+                .map_err(NoIdentity::because)?;
+        Self::from_pkcs8(pkcs8.as_ref())
     }
 
     /// From the private key in PKCS#8 (RFC 5958).
@@ -67,27 +70,16 @@ impl Identity {
     /// # Errors
     /// The bytes are something else.
     pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, NoIdentity> {
-        let pkcs8 = PrivatePkcs8KeyDer::from(pkcs8.to_vec());
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ECDSA_P256_SHA256)
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)
             .map_err(NoIdentity::because)?;
-        Self::around(key)
-    }
-
-    fn around(key: KeyPair) -> Result<Self, NoIdentity> {
-        let signer =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.serialized_der())
-                .map_err(NoIdentity::because)?;
-        let certificate = CertificateParams::new(vec!["clawd".to_owned()])
-            .and_then(|params| params.self_signed(&key))
-            .map_err(NoIdentity::because)?;
-        let public_key = key.subject_public_key_info();
-        Ok(Self { signer, public_key, certificate: certificate.der().clone(), key })
+        let public_key = [&P256_PREFIX, key.public_key().as_ref()].concat();
+        Ok(Self { key, pkcs8: pkcs8.to_vec().into(), public_key })
     }
 
     /// The private key in PKCS#8. Write it into a private file and nowhere else.
     #[must_use]
     pub fn pkcs8(&self) -> &[u8] {
-        self.key.serialized_der()
+        self.pkcs8.secret_pkcs8_der()
     }
 
     /// The public key, as DER of a `SubjectPublicKeyInfo`.
@@ -107,16 +99,20 @@ impl Identity {
     /// # Errors
     /// The system has no randomness.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, NoIdentity> {
-        let signature = self.signer.sign(&SystemRandom::new(), message);
+        let signature = self.key.sign(&SystemRandom::new(), message);
         signature.map(|signature| signature.as_ref().to_vec()).map_err(NoIdentity::because)
     }
 
-    pub(super) fn certificate(&self) -> CertificateDer<'static> {
-        self.certificate.clone()
+    /// A certificate around it, signed by itself.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub(super) fn certificate(&self) -> Result<CertificateDer<'static>, NoIdentity> {
+        certificate::self_signed(&self.public_key, |content| self.sign(content))
     }
 
     pub(super) fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.pkcs8().to_vec()))
+        self.pkcs8.clone_key().into()
     }
 }
 
@@ -129,6 +125,14 @@ pub fn verify(public_key: &[u8], message: &[u8], signature: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rustls::RootCertStore;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::UnixTime;
+    use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+
     use super::*;
 
     #[test]
@@ -144,6 +148,24 @@ mod tests {
         assert!(!verify(other.public_key(), b"this", &signature));
         assert!(!verify(&other.public_key()[1..], b"this", &signature));
         assert!(!verify(other.public_key(), b"this", b""));
+    }
+
+    #[test]
+    fn its_certificate_is_signed_by_its_key_and_never_ends() {
+        let (one, other) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let shown = one.certificate().unwrap();
+        let parsed = ParsedCertificate::try_from(&shown).unwrap();
+        assert_eq!(parsed.subject_public_key_info().as_ref(), one.public_key());
+        let is_vouched_for = |by: &Identity| {
+            let mut roots = RootCertStore::empty();
+            roots.add(by.certificate().unwrap()).unwrap();
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let in_2999 = UnixTime::since_unix_epoch(Duration::from_secs(32_472_144_000));
+            builder.build().unwrap().verify_client_cert(&shown, &[], in_2999).is_ok()
+        };
+        assert!(is_vouched_for(&one));
+        assert!(!is_vouched_for(&other));
     }
 
     #[test]

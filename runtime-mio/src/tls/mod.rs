@@ -4,12 +4,14 @@
 //! older TLS, no early data and no resumption, so each connection proves its keys anew (security G1, G2): revoking has
 //! nothing left over to think of.
 
+mod certificate;
 mod identity;
 mod stream;
 mod trust;
 
 pub use identity::{Identity, NoIdentity, verify};
 pub use stream::TlsStream;
+pub(crate) use trust::Acceptor;
 pub use trust::{
     Trusted, WrongKey, client_config, peer_key, relay_config, relay_config_with, server_config,
     server_name,

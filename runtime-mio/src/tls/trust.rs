@@ -16,7 +16,7 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, Error,
-    OtherError, PeerIncompatible, RootCertStore, ServerConfig, SignatureScheme,
+    OtherError, PeerIncompatible, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
 };
 
 use super::Identity;
@@ -57,19 +57,46 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+fn certificate(identity: &Identity) -> Result<CertificateDer<'static>, Error> {
+    identity.certificate().map_err(|error| Error::General(error.to_string()))
+}
+
 /// The daemon's side: shows its identity, and asks for the peer's key without insisting.
 ///
 /// # Errors
-/// The identity is not one that TLS can use.
+/// The identity is not one that TLS can use, or the system has no randomness.
 pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(AnyClient(provider())))
-        .with_single_cert(vec![identity.certificate()], identity.private_key())?;
+        .with_single_cert(vec![certificate(identity)?], identity.private_key())?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+/// The daemon's side, made when the first peer speaks TLS. A daemon that serves only its own machine, as most do, has
+/// none of it in memory.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    identity: Arc<Identity>,
+    config: Option<Arc<ServerConfig>>,
+}
+
+impl Acceptor {
+    pub(crate) const fn new(identity: Arc<Identity>) -> Self {
+        Self { identity, config: None }
+    }
+
+    /// A session in which the peer has said nothing yet.
+    pub(crate) fn accept(&mut self) -> Result<ServerConnection, Error> {
+        let config = match &self.config {
+            Some(config) => config,
+            None => self.config.insert(server_config(&self.identity)?),
+        };
+        ServerConnection::new(Arc::clone(config))
+    }
 }
 
 /// A device's side: to a daemon's key, showing its own.
@@ -83,7 +110,7 @@ pub fn client_config(trusted: Trusted, own: Option<&Identity>) -> Result<Arc<Cli
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match own {
-        Some(own) => builder.with_client_auth_cert(vec![own.certificate()], own.private_key())?,
+        Some(own) => builder.with_client_auth_cert(vec![certificate(own)?], own.private_key())?,
         None => builder.with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
