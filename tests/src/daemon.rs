@@ -23,7 +23,7 @@ mod terminal;
 pub use client::{Client, Failure, Raw};
 pub use process::Process;
 pub use programs::{example, scripted_claude, scripted_codex};
-pub use secure::{Tls, tls};
+pub use secure::{Tls, tls, tls_to};
 pub use terminal::{Session, Terminal};
 
 use programs::clawd;

@@ -8,12 +8,14 @@
 //! invariants what must be true after each step           trace      what happened, for people and for comparing
 //! daemon     the real binary with real sockets on a real disk, for end-to-end tests
 //! policy     what an allowed command must be, read a second time
+//! relay      the real relay, and those who meet there       authority  certificates for it
 //! phone      a device that pairs by PIN
 //! plan       steps decoded from bytes: seeds, proptest and the fuzzer drive the same world
 //! ```
 //!
 //! Nothing but `daemon` waits, and nothing else is random: a run is a function of its steps.
 
+pub mod authority;
 pub mod child;
 pub mod client;
 pub mod daemon;

@@ -1,18 +1,16 @@
 //! What people read when a relay does not do what it should: at the daemon's machine, and at a device's.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use clawd_tests::daemon::{Client, Daemon, PATIENCE, Process, Site, wait_until, write_private};
+use clawd_tests::authority::{Authority, Vouched};
+use clawd_tests::daemon::{Client, Daemon, PATIENCE, Process, Site, wait_until};
 use clawd_tests::relay::Relay;
-use data_encoding::BASE64_MIME;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustix::process::Signal;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -166,37 +164,8 @@ fn a_relay_that_opens_and_then_talks_nonsense_or_hangs_up_is_named() {
     }
 }
 
-fn write_pem(path: &Path, what: &str, der: &[u8]) {
-    let base64 = BASE64_MIME.encode(der);
-    let text = format!("-----BEGIN {what}-----\n{}\n-----END {what}-----\n", base64.trim_end());
-    fs::write(path, text).expect("written");
-}
-
-/// An authority, in a file, and its certificates for this machine.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(dir: &Path) -> (Self, PathBuf) {
-        let mut params = CertificateParams::new([]).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
-        let path = dir.join("authority.pem");
-        write_pem(&path, "CERTIFICATE", issuer.der());
-        (Self(issuer), path)
-    }
-
-    /// For the time from one year to another; the certificate and the key.
-    fn vouch(&self, years: [i32; 2]) -> (rcgen::Certificate, KeyPair) {
-        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("parameters");
-        [params.not_before, params.not_after] = years.map(|year| date_time_ymd(year, 1, 1));
-        let key = KeyPair::generate().expect("a key");
-        (params.signed_by(&key, &self.0).expect("signed"), key)
-    }
-}
-
 /// Answers nothing but the TLS handshake.
-fn tls_server((certificate, key): &(rcgen::Certificate, KeyPair)) -> u16 {
+fn tls_server(Vouched { certificate, key }: &Vouched) -> u16 {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
     let chain = vec![CertificateDer::clone(certificate.der())];
@@ -213,11 +182,8 @@ fn tls_server((certificate, key): &(rcgen::Certificate, KeyPair)) -> u16 {
 }
 
 /// A relay with this certificate for 127.0.0.1, and its address.
-fn tls_relay(dir: &Path, (certificate, key): &(rcgen::Certificate, KeyPair)) -> (Relay, String) {
-    let (chain, private) = (dir.join("relay.pem"), dir.join("relay.key"));
-    write_pem(&chain, "CERTIFICATE", certificate.der());
-    write_private(&private, b"");
-    write_pem(&private, "PRIVATE KEY", &key.serialize_der());
+fn tls_relay(dir: &Path, vouched: &Vouched) -> (Relay, String) {
+    let [chain, private] = vouched.write(dir);
     let [chain, private] = [&chain, &private].map(|path| path.to_str().expect("a path"));
     let relay = Relay::start(&["--tls-cert", chain, "--tls-key", private, "--host", "127.0.0.1"]);
     let url = format!("wss://127.0.0.1:{}", relay.port);
@@ -250,13 +216,8 @@ fn g7_an_authority_that_is_not_known_is_named_with_the_way_to_make_it_known() {
 }
 
 /// OpenSSL's server with nothing newer than TLS 1.2, and its port.
-fn old_tls_server(
-    dir: &Path,
-    (certificate, key): &(rcgen::Certificate, KeyPair),
-) -> (Process, u16) {
-    let (cert, private) = (dir.join("old.pem"), dir.join("old.key"));
-    write_pem(&cert, "CERTIFICATE", certificate.der());
-    write_pem(&private, "PRIVATE KEY", &key.serialize_der());
+fn old_tls_server(dir: &Path, vouched: &Vouched) -> (Process, u16) {
+    let [cert, private] = vouched.write(dir);
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-tls1_2"]);
     command.arg("-cert").arg(cert).arg("-key").arg(private).stdin(Stdio::piped());

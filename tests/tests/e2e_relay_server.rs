@@ -6,13 +6,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clawd_runtime_mio::tls::{Identity, Trusted, client_config, server_name};
-use clawd_tests::daemon::{PATIENCE, Raw, Site, wait_until, write_private};
+use clawd_runtime_mio::tls::Identity;
+use clawd_tests::authority::Authority;
+use clawd_tests::daemon::{PATIENCE, Raw, Site, Tls, wait_until, write_private};
 use clawd_tests::relay::{Host, Leg, NAME, Relay, registration};
-use data_encoding::{BASE64, BASE64URL_NOPAD};
-use rcgen::{CertificateParams, KeyPair};
+use data_encoding::BASE64URL_NOPAD;
 use rustix::process::Signal;
-use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 fn identity() -> Identity {
@@ -348,45 +347,25 @@ fn an_idle_socket_without_a_request_is_closed() {
     assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
 }
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
-
-/// A WebSocket in TLS, to whoever has the port.
-fn secure(port: u16, path: &str) -> Leg<Tls> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let config = client_config(Trusted::AnyKey, None).unwrap();
-    let tls = ClientConnection::new(config, server_name()).unwrap();
-    Leg::over(StreamOwned::new(tls, stream), path, &[]).expect("an upgrade")
-}
-
 #[test]
 fn with_a_certificate_everything_is_the_same_and_nothing_is_plain() {
     let site = Site::new();
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = certificate.self_signed(&key).unwrap();
-    let (chain, private) = (site.data().join("chain.pem"), site.data().join("key.pem"));
-    for (path, label, der) in [
-        (&chain, "CERTIFICATE", &certificate.der()[..]),
-        (&private, "PRIVATE KEY", key.serialized_der()),
-    ] {
-        let text = BASE64.encode(der);
-        let pem = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
-        write_private(path, pem.as_bytes());
-    }
+    let (authority, _) = Authority::new(&site.data());
+    let [chain, private] = authority.vouch([2020, 3000]).write(&site.data());
     let flags = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", private.to_str().unwrap()];
     let relay = Relay::start(&flags);
     let daemon = identity();
     let id = daemon.fingerprint();
-    let mut control = secure(relay.port, &format!("/v1/host/{id}"));
+    let secure = |path: &str| Leg::<Tls>::open_with(relay.port, path, &[]).expect("an upgrade");
+    let mut control = secure(&format!("/v1/host/{id}"));
     let nonce = control.text().expect("a challenge")["nonce"].as_str().unwrap().to_owned();
     control.say(&registration(&daemon, &nonce, "localhost"));
     assert_eq!(control.text().expect("an answer")["type"], "registered");
-    let mut client = secure(relay.port, &format!("/v1/connect/{id}"));
+    let mut client = secure(&format!("/v1/connect/{id}"));
     let invitation = control.text().expect("an invitation");
     let ticket = invitation["ticket"].as_str().unwrap();
     assert_eq!(invitation["from"], "127.0.0.1");
-    let mut leg = secure(relay.port, &format!("/v1/accept/{id}/{ticket}"));
+    let mut leg = secure(&format!("/v1/accept/{id}/{ticket}"));
     assert_eq!(client.text(), Some(json!({"type": "connected"})));
     let bytes = noise(6, 3_000_000);
     thread::scope(|scope| {

@@ -25,7 +25,18 @@ pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 /// # Panics
 /// If TLS cannot be configured at all.
 pub fn tls(port: u16, key: Fingerprint, own: Option<&Identity>) -> io::Result<Tls> {
-    let config = client_config(Trusted::Key(key), own).expect("a configuration");
+    tls_to(port, Trusted::Key(key), own)
+}
+
+/// As [`tls`], to whom one likes.
+///
+/// # Errors
+/// Nobody accepts.
+///
+/// # Panics
+/// If TLS cannot be configured at all.
+pub fn tls_to(port: u16, trusted: Trusted, own: Option<&Identity>) -> io::Result<Tls> {
+    let config = client_config(trusted, own).expect("a configuration");
     let session = ClientConnection::new(config, server_name()).expect("a session");
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
