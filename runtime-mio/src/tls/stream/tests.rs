@@ -43,7 +43,11 @@ impl Read for Pipe {
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut wire = self.0.borrow_mut();
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         let piece = wire.piece()?.min(bytes.len());
         wire.from_us.extend_from_slice(&bytes[..piece]);
         Ok(piece)
@@ -233,14 +237,35 @@ fn c5_a_stalled_stream_makes_little_wait() {
         wire.pieces = vec![0; 1000];
         wire.calls = 0;
     }
-    assert_eq!(pair.us.write(&vec![7; 1 << 20]).unwrap(), RECORD_BYTES);
+    assert_eq!(pair.us.write(&vec![7; 1 << 20]).unwrap(), QUEUE_BYTES);
     assert!(pair.us.wants_write());
     assert_eq!(pair.us.write(&[7]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert!(!pair.us.end_writing().unwrap());
     pair.pipe.0.borrow_mut().pieces.clear();
     assert!(pair.us.end_writing().unwrap());
     pair.turn_peer();
-    assert_eq!(pair.heard.len(), RECORD_BYTES);
+    assert_eq!(pair.heard.len(), QUEUE_BYTES);
+}
+
+#[test]
+fn many_slices_leave_in_few_records_and_calls() {
+    let (mut pair, _) = Pair::new(Vec::new());
+    pair.shake_hands();
+    pair.pipe.0.borrow_mut().calls = 0;
+    let slice = vec![7; 9_000];
+    let slices = vec![IoSlice::new(&slice); 10];
+    assert_eq!(pair.us.write_vectored(&slices).unwrap(), 90_000);
+    let wire = pair.pipe.0.borrow();
+    let (mut rest, mut records) = (&wire.from_us[..], 0);
+    while let Some(head) = rest.first_chunk::<5>() {
+        rest = &rest[5 + usize::from(u16::from_be_bytes([head[3], head[4]]))..];
+        records += 1;
+    }
+    assert_eq!(
+        (records, wire.calls),
+        (6, 2),
+        "90 kB are six records, of which four leave together"
+    );
 }
 
 #[test]
