@@ -1,9 +1,10 @@
 //! A child process whose output can be waited for.
 
-use std::io::Read;
+use std::fs;
+use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -93,6 +94,20 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How long all of its threads have been on a core.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn busy(&self) -> io::Result<Duration> {
+        let mut total = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let nanoseconds = text.split(' ').next().and_then(|number| number.parse().ok());
+            total += nanoseconds.unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(total))
     }
 
     /// Sends a signal.

@@ -212,21 +212,11 @@ fn fan_out(daemon: &Daemon, session: &str, in_flight: usize) -> Outcome<f64> {
 /// Handshakes per second by one worker, and the daemon's CPU time for each in microseconds.
 fn handshakes(daemon: &Daemon) -> Outcome<(f64, f64)> {
     let token = daemon.token();
-    let (began, busy, mut count) = (Instant::now(), busy_ns(daemon)?, 0.0);
+    let (began, busy, mut count) = (Instant::now(), daemon.process.busy()?, 0.0);
     while began.elapsed() < SPAN {
         Conn::owner(daemon.port, &token)?.reset()?;
         count += 1.0;
     }
     let rate = count / began.elapsed().as_secs_f64();
-    Ok((rate, (busy_ns(daemon)? - busy) / count / 1000.0))
-}
-
-/// How long all threads of the daemon have been on a core.
-fn busy_ns(daemon: &Daemon) -> Outcome<f64> {
-    let mut total = 0.0;
-    for task in fs::read_dir(format!("/proc/{}/task", daemon.process.pid()))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        total += text.split(' ').next().unwrap_or_default().parse::<f64>()?;
-    }
-    Ok(total)
+    Ok((rate, (daemon.process.busy()? - busy).as_secs_f64() * 1e6 / count))
 }

@@ -1,33 +1,56 @@
-//! What a relay costs, beside a process that copies between two sockets and does nothing else: `cargo run --release -p
-//! clawd-tests --bin relay-load [-- --json]`.
+//! What a relay costs, beside a process that copies between two sockets and does nothing else, and how long pairing takes:
+//! `cargo run --release -p clawd-tests --bin relay-load [-- --json]`.
 //!
-//! Both get one core for themselves where `taskset` can give it to them; the client, which is both ends of every stream,
-//! has another. Numbers are of this machine, in this run: compare ratios, not days.
+//! Each server gets one core for itself where `taskset` can give it to it; the client, which is both ends of every
+//! stream, has another. Numbers are of this machine, in this run: compare ratios, not days.
 
 use std::error::Error;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Write};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use clawd_runtime_mio::tls::Identity;
-use clawd_tests::daemon::{PATIENCE, Process, port_in, wait_until};
-use clawd_tests::relay::{Host, Leg, Relay};
+use clawd_tests::authority::Authority;
 use serde_json::{Map, Value, json};
 
+use flow::Speed;
+use pairing::{By, Scene};
+use splice::Splice;
+
 mod flow;
+mod legs;
+mod pairing;
 mod splice;
 
-const SPAN: Duration = Duration::from_secs(3);
-const MANY: usize = 100;
-const IDLE: usize = 1000;
-const IDLE_PER_HOST: usize = 50;
+/// Rounds of bulk; the median counts.
+const ROUNDS: usize = 5;
 /// Payload of one frame in bulk, and of a ping.
 const BULK_BYTES: usize = 16 * 1024;
 const PING_BYTES: usize = 64;
-const PINGS: usize = 5000;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// One line of the table.
+struct Row {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    goal: &'static str,
+}
+
+#[derive(Default)]
+struct Table(Vec<Row>);
+
+impl Table {
+    fn row(&mut self, what: impl Into<String>, value: f64, unit: &'static str) {
+        self.0.push(Row { what: what.into(), value, unit, goal: "" });
+    }
+
+    /// What the last line should have been.
+    fn goal(&mut self, goal: &'static str) {
+        if let Some(row) = self.0.last_mut() {
+            row.goal = goal;
+        }
+    }
+}
 
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,60 +58,86 @@ fn main() -> Outcome<()> {
         return Ok(splice::serve()?);
     }
     let is_pinned = pin("1-", std::process::id());
-    let relay = Relay::start(&["--trust-proxy"]);
-    let own = std::env::current_exe()?;
-    let mut splicer = Process::spawn(Command::new(own).arg("--serve-splice"));
-    let splice_port = splicer.wait_for(port_in).ok_or("the splicer ended")?;
-    pin("0", relay.process.pid());
-    pin("0", splicer.pid());
-    let mut host = host(&relay)?;
-
-    let mut rows: Vec<(&str, f64, &str)> = Vec::new();
-    let (frame, bare) = (frame(BULK_BYTES), vec![0; BULK_BYTES]);
-    for (count, names) in [
-        (1, ["plain splice, 1 stream", "relay, 1 stream", "relay / splice, 1 stream"]),
-        (MANY, ["plain splice, 100 streams", "relay, 100 streams", "relay / splice, 100 streams"]),
-    ] {
-        let plain = flow::run(pairs(count, || splice::pair(splice_port))?, &bare, SPAN)?;
-        let mut number = 0;
-        let streams = pairs(count, || {
-            number += 1;
-            spread(&relay, &mut host, number)
-        })?;
-        let through = flow::run(streams, &frame, SPAN)?;
-        rows.push((names[0], plain / 1e6, "MB/s"));
-        rows.push((names[1], through / 1e6, "MB/s"));
-        rows.push((names[2], through / plain, ""));
-        wait_until("streams end", PATIENCE, || relay.metric("streams") == 0);
-        host = self::host(&relay)?;
-    }
-    let plain = round_trip(splice::pair(splice_port)?, &[0; PING_BYTES], PING_BYTES)?;
-    let (client, daemon) = host.meet();
-    let through = round_trip(
-        (client.into_stream(), daemon.into_stream()),
-        &self::frame(PING_BYTES),
-        2 + PING_BYTES,
-    )?;
-    rows.push(("plain splice, round trip, median", plain, "µs"));
-    rows.push(("relay, round trip, median", through, "µs"));
-    rows.push(("added by the relay", through - plain, "µs"));
-    rows.push(("memory per idle stream", idle(&relay)?, "KiB"));
-    say(&rows, is_pinned, args.iter().any(|arg| arg == "--json"))
+    let dir = tempfile::tempdir()?;
+    let (authority, roots) = Authority::new(dir.path());
+    let [chain, key] = authority.vouch([2020, 3000]).write(dir.path());
+    let [chain, key] = [chain, key].map(|path| path.display().to_string());
+    let tls = ["--tls-cert".to_owned(), chain, "--tls-key".to_owned(), key];
+    let mut table = Table::default();
+    streams(&mut table, &tls)?;
+    pairing(&mut table, Scene::straight(), Scene::relayed(&tls, &roots)?)?;
+    say(&table, is_pinned, args.iter().any(|arg| arg == "--json"))
 }
 
-fn say(rows: &[(&str, f64, &str)], is_pinned: bool, is_json: bool) -> Outcome<()> {
+fn streams(table: &mut Table, tls: &[String]) -> Outcome<()> {
+    let splice = Splice::start()?;
+    let (plain, secure) = (legs::plain(), legs::secure(tls));
+    for (count, name) in [(1, "one stream"), (100, "100 streams")] {
+        let round = |_| Ok([splice.bulk(count)?, plain.bulk(count)?, secure.bulk(count)?]);
+        bulk(table, name, &(0..ROUNDS).map(round).collect::<Outcome<Vec<_>>>()?);
+    }
+    let (bare, ends) = (splice.round_trip()?, splice.round_trip_tls()?);
+    let (clear, sealed) = (plain.round_trip()?, secure.round_trip()?);
+    table.row("round trip, plain splice", bare, "µs");
+    table.row("round trip, plain splice, TLS from end to end", ends, "µs");
+    table.row("round trip, relay", clear, "µs");
+    table.row("round trip, relay with TLS", sealed, "µs");
+    table.row("added by the relay", clear - bare, "µs");
+    table.row("added by the relay with TLS", sealed - ends, "µs");
+    table.row("memory per idle stream, relay", plain.idle()?, "KiB");
+    table.row("memory per idle stream, relay with TLS", secure.idle()?, "KiB");
+    table.goal("≤ 64 KiB");
+    Ok(())
+}
+
+/// Of each round the plain splice, the relay, and the relay with TLS, one right after the other.
+fn bulk(table: &mut Table, streams: &str, rounds: &[[Speed; 3]]) {
+    let of = |value: &dyn Fn(&[Speed; 3]) -> f64| median(rounds.iter().map(value).collect());
+    let servers = ["plain splice", "relay", "relay with TLS"];
+    for (at, server) in servers.iter().enumerate() {
+        table.row(format!("{streams}, {server}"), of(&|round| round[at].rate), "MB/s");
+    }
+    for (one, other) in [(1, 0), (2, 0), (2, 1)] {
+        let what = format!("{streams}, {} / {}", servers[one], servers[other]);
+        table.row(what, of(&|round| round[one].rate / round[other].rate), "");
+    }
+    for (at, server) in servers.iter().enumerate() {
+        let what = format!("{streams}, {server}, its CPU time for a GB");
+        table.row(what, of(&|round| round[at].cost * 1e3), "ms");
+    }
+}
+
+fn pairing(table: &mut Table, mut straight: Scene, mut relayed: Scene) -> Outcome<()> {
+    table.row("a process that starts and ends", pairing::start_alone(), "ms");
+    table.row("one write that waits for the disk", pairing::sync_alone()?, "ms");
+    for (way, scene) in [("straight", &mut straight), ("through a relay with TLS", &mut relayed)] {
+        table.row(format!("pairing by QR code, {way}"), scene.median(By::Ticket)?, "ms");
+        table.row(format!("pairing by PIN, {way}"), scene.median(By::Pin)?, "ms");
+    }
+    Ok(())
+}
+
+fn say(table: &Table, is_pinned: bool, is_json: bool) -> Outcome<()> {
     let mut out = io::stdout().lock();
     if is_json {
-        let values = rows.iter().map(|(name, value, _)| ((*name).to_owned(), json!(value)));
-        let object: Map<String, Value> = values.collect();
+        let values = table.0.iter().map(|row| (row.what.clone(), json!(row.value)));
+        let mut object: Map<String, Value> = values.collect();
+        object.insert("isPinned".to_owned(), json!(is_pinned));
         return Ok(writeln!(out, "{}", Value::Object(object))?);
     }
-    for (name, value, unit) in rows {
+    writeln!(out, "{:<58}{:>9}      goal", "", "measured")?;
+    for Row { what, value, unit, goal } in &table.0 {
         let digits = if *value < 100.0 { 2 } else { 0 };
-        writeln!(out, "{name:<44}{value:>12.digits$} {unit}")?;
+        let line = format!("{what:<58}{value:>9.digits$} {unit:<4} {goal}");
+        writeln!(out, "{}", line.trim_end())?;
     }
     let pinned = if is_pinned { "one core of its own" } else { "no core of its own" };
     Ok(writeln!(out, "each server had {pinned}")?)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Whether the process has these cores for itself, as far as we are concerned.
@@ -98,85 +147,4 @@ fn pin(cores: &str, pid: u32) -> bool {
     let mut taskset = Command::new("taskset");
     taskset.args(["-apc", &cores, &pid.to_string()]).stdout(Stdio::null());
     count > 1 && taskset.status().is_ok_and(|status| status.success())
-}
-
-fn host(relay: &Relay) -> Outcome<Host> {
-    Host::register(relay.port, &Identity::generate()?).map_err(|answer| answer.to_string().into())
-}
-
-fn pairs(
-    count: usize,
-    mut one: impl FnMut() -> io::Result<(TcpStream, TcpStream)>,
-) -> io::Result<Vec<(TcpStream, TcpStream)>> {
-    (0..count).map(|_| one()).collect()
-}
-
-/// A stream of a client at an address of its own; each few clients another daemon, as limits want it.
-fn spread(relay: &Relay, host: &mut Host, number: usize) -> io::Result<(TcpStream, TcpStream)> {
-    if number.is_multiple_of(IDLE_PER_HOST) {
-        *host = self::host(relay).map_err(|error| io::Error::other(error.to_string()))?;
-    }
-    let (client, daemon) = meet(host, number);
-    Ok((client.into_stream(), daemon.into_stream()))
-}
-
-fn meet(host: &mut Host, number: usize) -> (Leg, Leg) {
-    let address = format!("10.1.{}.{}", number / 250, number % 250);
-    host.meet_with(&[("X-Forwarded-For", &address)])
-}
-
-/// A masked binary frame; the mask is zeros, which costs the relay what any other does.
-fn frame(len: usize) -> Vec<u8> {
-    let mut frame = vec![0x82];
-    match u8::try_from(len) {
-        Ok(len @ 0..126) => frame.push(0x80 | len),
-        _ => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes());
-        }
-    }
-    frame.resize(frame.len() + 4 + len, 0);
-    frame
-}
-
-/// The median of many round trips, in microseconds: `sent` goes in at one end and `len` bytes come out at the other, and
-/// back.
-fn round_trip(
-    (mut client, mut daemon): (TcpStream, TcpStream),
-    sent: &[u8],
-    len: usize,
-) -> Outcome<f64> {
-    let mut buffer = vec![0; len];
-    let mut times = Vec::with_capacity(PINGS);
-    for _ in 0..PINGS {
-        let start = Instant::now();
-        client.write_all(sent)?;
-        daemon.read_exact(&mut buffer)?;
-        daemon.write_all(sent)?;
-        client.read_exact(&mut buffer)?;
-        times.push(start.elapsed());
-    }
-    times.sort_unstable();
-    Ok(times[PINGS / 2].as_secs_f64() * 1e6)
-}
-
-/// KiB of the relay's own memory for each stream that has been used and is silent now.
-fn idle(relay: &Relay) -> Outcome<f64> {
-    let before = relay.memory();
-    let bytes = vec![7; 200_000];
-    let (mut hosts, mut streams) = (Vec::new(), Vec::new());
-    for number in 0..IDLE {
-        if number % IDLE_PER_HOST == 0 {
-            hosts.push(host(relay)?);
-        }
-        let host = hosts.last_mut().ok_or("no host")?;
-        let (mut client, mut daemon) = meet(host, number);
-        client.send(&bytes)?;
-        daemon.read_exact(&mut vec![0; bytes.len()])?;
-        daemon.send(&bytes)?;
-        client.read_exact(&mut vec![0; bytes.len()])?;
-        streams.push((client, daemon));
-    }
-    let grown = relay.memory().saturating_sub(before);
-    Ok(grown as f64 / IDLE as f64 / 1024.0)
 }

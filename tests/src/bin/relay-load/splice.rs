@@ -2,9 +2,17 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::process::Command;
+use std::thread;
 
+use clawd_runtime_mio::tls::{Identity, Trusted, client_config, server_config, server_name};
+use clawd_tests::daemon::{Process, port_in};
 use mio::net::{TcpListener, TcpStream as Socket};
 use mio::{Events, Interest, Poll, Token};
+use rustls::{ClientConnection, ServerConnection, StreamOwned};
+
+use super::flow::Speed;
+use super::{BULK_BYTES, Outcome, PING_BYTES, flow, legs, pin};
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -72,12 +80,54 @@ fn pump(ends: &mut [End], from: usize, buffer: &mut [u8]) {
     }
 }
 
-/// Two connections to the server on this port that have each other's bytes.
-pub(crate) fn pair(port: u16) -> io::Result<(TcpStream, TcpStream)> {
-    let connect = || {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_nodelay(true)?;
-        Ok::<_, io::Error>(stream)
-    };
-    Ok((connect()?, connect()?))
+/// The server, in a process of its own.
+pub(crate) struct Splice {
+    process: Process,
+    port: u16,
+}
+
+impl Splice {
+    pub(crate) fn start() -> Outcome<Self> {
+        let own = std::env::current_exe()?;
+        let mut process = Process::spawn(Command::new(own).arg("--serve-splice"));
+        let port = process.wait_for(port_in).ok_or("the splicer ended")?;
+        pin("0", process.pid());
+        Ok(Self { process, port })
+    }
+
+    /// Full speed through so many streams at once.
+    pub(crate) fn bulk(&self, count: usize) -> Outcome<Speed> {
+        let pairs = (0..count).map(|_| self.pair()).collect::<io::Result<Vec<_>>>()?;
+        Ok(flow::run(&self.process, pairs, &[0; BULK_BYTES])?)
+    }
+
+    /// The median of many round trips, in microseconds.
+    pub(crate) fn round_trip(&self) -> Outcome<f64> {
+        Ok(legs::round_trip(self.pair()?, &[0; PING_BYTES], PING_BYTES)?)
+    }
+
+    /// The same with one TLS session from end to end: what the two ends' own work takes of it.
+    pub(crate) fn round_trip_tls(&self) -> Outcome<f64> {
+        let (client, daemon) = self.pair()?;
+        let session = ClientConnection::new(client_config(Trusted::AnyKey, None)?, server_name())?;
+        let mut client = StreamOwned::new(session, client);
+        let session = ServerConnection::new(server_config(&Identity::generate()?)?)?;
+        let mut daemon = StreamOwned::new(session, daemon);
+        thread::scope(|scope| {
+            let shaken = scope.spawn(|| daemon.flush());
+            client.flush()?;
+            shaken.join().map_err(|_| io::Error::other("the handshake panicked"))?
+        })?;
+        Ok(legs::round_trip((client, daemon), &[0; PING_BYTES], PING_BYTES)?)
+    }
+
+    /// Two connections that have each other's bytes.
+    fn pair(&self) -> io::Result<(TcpStream, TcpStream)> {
+        let connect = || {
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(stream)
+        };
+        Ok((connect()?, connect()?))
+    }
 }
