@@ -11,9 +11,8 @@ use aws_lc_rs::signature::{
     UnparsedPublicKey,
 };
 use clawd_protocol::Fingerprint;
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-
-use super::certificate;
 
 /// The DER of a P-256 `SubjectPublicKeyInfo` up to the point itself (RFC 5480, section 2.1.1.1).
 const P256_PREFIX: [u8; 26] = [
@@ -108,7 +107,12 @@ impl Identity {
     /// # Errors
     /// The system has no randomness.
     pub(super) fn certificate(&self) -> Result<CertificateDer<'static>, NoIdentity> {
-        certificate::self_signed(&self.public_key, |content| self.sign(content))
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&self.pkcs8, &PKCS_ECDSA_P256_SHA256)
+            .map_err(NoIdentity::because)?;
+        let certificate = CertificateParams::new(vec!["clawd".to_owned()])
+            .and_then(|params| params.self_signed(&key))
+            .map_err(NoIdentity::because)?;
+        Ok(certificate.der().clone())
     }
 
     pub(super) fn private_key(&self) -> PrivateKeyDer<'static> {

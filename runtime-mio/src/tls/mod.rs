@@ -4,7 +4,6 @@
 //! older TLS, no early data and no resumption, so each connection proves its keys anew (security G1, G2): revoking has
 //! nothing left over to think of.
 
-mod certificate;
 mod identity;
 mod stream;
 mod trust;
