@@ -84,6 +84,7 @@ fn measure(is_pinned: bool) -> Outcome<Vec<Row>> {
     let daemon = site.start();
     let resting = resident(&daemon)?;
     row("rssKib", "resident at rest", resting, "KiB");
+    row("ownKib", "  of it the daemon's own, and no file's", memory(&daemon, "RssAnon:")?, "KiB");
     row("connKib", "per idle authenticated connection (500)", idle_cost(&daemon)?, "KiB");
     let conns = (0..16).map(|_| Conn::owner(daemon.port, &daemon.token()));
     let pings = ping_pong(conns.collect::<io::Result<_>>()?, PING.as_bytes(), PONG, 32, SPAN)?;
@@ -127,8 +128,13 @@ fn cold_start(site: &Site) -> Outcome<f64> {
 }
 
 fn resident(daemon: &Daemon) -> Outcome<f64> {
+    memory(daemon, "VmRSS:")
+}
+
+/// What the kernel says of a kind of memory, in KiB.
+fn memory(daemon: &Daemon, kind: &str) -> Outcome<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap_or_default();
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
