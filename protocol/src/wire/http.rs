@@ -74,18 +74,7 @@ fn weigh(
     source: Source,
     site: &Site<'_>,
 ) -> Result<Verdict, Response> {
-    let head = head.map_err(|fault| match fault {
-        HeadFault::Malformed => bad_request("this is not an HTTP/1.1 request; speak ws:// here\n"),
-        HeadFault::TooLarge => refusal(
-            431,
-            "Request Header Fields Too Large",
-            "the request head is too large; send fewer or shorter headers\n",
-        ),
-    })?;
-    if head.minor != 1 {
-        return Err(refusal(505, "HTTP Version Not Supported", "only HTTP/1.1 is spoken here\n"));
-    }
-    let fields = Fields::of(head.headers)?;
+    let (head, fields) = readable(head)?;
     check_host(&fields, source, site)?;
     check_origin(&fields, site)?;
     if head.method != "GET" {
@@ -117,6 +106,27 @@ fn weigh(
             "nothing is here; open a WebSocket, or GET /health or /metrics\n",
         )),
     }
+}
+
+/// A head of HTTP/1.1 and its fields, whoever it is meant for.
+pub(crate) fn readable<'a>(
+    head: Result<Head<'a>, HeadFault>,
+) -> Result<(Head<'a>, Fields<'a>), Response> {
+    let head = head.map_err(|fault| match fault {
+        HeadFault::Malformed => {
+            bad_request("this is not an HTTP/1.1 request; open a WebSocket here\n")
+        }
+        HeadFault::TooLarge => refusal(
+            431,
+            "Request Header Fields Too Large",
+            "the request head is too large; send fewer or shorter headers\n",
+        ),
+    })?;
+    if head.minor != 1 {
+        return Err(refusal(505, "HTTP Version Not Supported", "only HTTP/1.1 is spoken here\n"));
+    }
+    let fields = Fields::of(head.headers)?;
+    Ok((head, fields))
 }
 
 /// B1: an exact name, against DNS rebinding. Host names have no case (RFC 9110, section 4.2.3).

@@ -13,8 +13,7 @@ use crate::contract::effect::Response;
 use crate::contract::error::HeadFault;
 use crate::contract::fingerprint::Fingerprint;
 use crate::contract::input::Head;
-use crate::wire::http::fields::Fields;
-use crate::wire::http::{bad_request, refusal};
+use crate::wire::http::{bad_request, readable, refusal};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,18 +39,7 @@ pub(super) struct Asked {
 
 /// Judges a head.
 pub(super) fn judge(head: Result<Head<'_>, HeadFault>, prefix: &str) -> Result<Asked, Response> {
-    let head = head.map_err(|fault| match fault {
-        HeadFault::Malformed => bad_request("this is not an HTTP/1.1 request\n"),
-        HeadFault::TooLarge => refusal(
-            431,
-            "Request Header Fields Too Large",
-            "the request head is too large; send fewer or shorter headers\n",
-        ),
-    })?;
-    if head.minor != 1 {
-        return Err(refusal(505, "HTTP Version Not Supported", "only HTTP/1.1 is spoken here\n"));
-    }
-    let fields = Fields::of(head.headers)?;
+    let (head, fields) = readable(head)?;
     if fields.host.is_none() {
         return Err(bad_request("there must be exactly one Host header\n"));
     }
