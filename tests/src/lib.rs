@@ -9,7 +9,7 @@
 //! daemon     the real binary with real sockets on a real disk, for end-to-end tests
 //! policy     what an allowed command must be, read a second time
 //! relay      the real relay, and those who meet there       authority  certificates for it
-//! phone      a device that pairs by PIN
+//! phone      a device that pairs by PIN             wish       what an owner asks for: a relay, a window
 //! plan       steps decoded from bytes: seeds, proptest and the fuzzer drive the same world
 //! ```
 //!
@@ -30,6 +30,7 @@ pub mod relay;
 pub mod store;
 pub mod story;
 pub mod trace;
+pub mod wish;
 pub mod world;
 
 pub use child::{Act, Child, Script};

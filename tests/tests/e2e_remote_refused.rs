@@ -7,6 +7,7 @@ use std::thread;
 
 use clawd_runtime_mio::tls::{Identity, server_config};
 use clawd_tests::daemon::{Client, Daemon, Process, Site};
+use clawd_tests::wish::wrong;
 use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
@@ -72,10 +73,6 @@ impl Two {
 
 fn text(window: &Value, key: &str) -> String {
     window[key].as_str().expect("a text").to_owned()
-}
-
-fn wrong(pin: &str, by: u32) -> String {
-    format!("{:06}", (pin.parse::<u32>().expect("digits") + by) % 1_000_000)
 }
 
 #[test]

@@ -4,22 +4,9 @@ use std::time::Duration;
 
 use clawd_protocol::StoreFault;
 use clawd_tests::client::{Event, Paired, names};
+use clawd_tests::wish::wrong;
 use clawd_tests::{Client, Crash, LOOPBACK, RpcError, World};
 use serde_json::{Value, json};
-
-fn open_window(world: &mut World, owner: Client) -> String {
-    let params = json!({"confirm": false});
-    let window = world.call(owner, "daemon.pairPin", params).expect("a window");
-    let pin = window["pin"].as_str().expect("a PIN").to_owned();
-    assert!(pin.len() == 6 && pin.bytes().all(|byte| byte.is_ascii_digit()), "{pin}");
-    pin
-}
-
-/// Another PIN than the right one.
-fn wrong(pin: &str) -> String {
-    let number: u32 = pin.parse().expect("digits");
-    format!("{:06}", (number + 1) % 1_000_000)
-}
 
 fn pair(world: &mut World, pin: &str) -> Result<Value, RpcError> {
     let client = world.stranger(clawd_protocol::Source::Unix);
@@ -56,8 +43,8 @@ fn d1_without_a_window_nobody_is_paired() {
 fn d1_a_second_window_ends_the_first() {
     let mut world = World::default();
     let owner = world.owner();
-    let first = open_window(&mut world, owner);
-    let second = open_window(&mut world, owner);
+    let first = world.pin_window(owner);
+    let second = world.pin_window(owner);
     assert_ne!(first, second, "a window of its own");
     assert_eq!(pair(&mut world, &first).expect_err("dead").code, -32021);
     pair(&mut world, &second).expect("paired");
@@ -67,10 +54,10 @@ fn d1_a_second_window_ends_the_first() {
 fn d1_cancel_and_restart_close_the_window() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     world.call(owner, "daemon.pairCancel", json!({})).expect("cancelled");
     assert_eq!(pair(&mut world, &pin).expect_err("cancelled").code, -32021);
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     world.crash(Crash::Lost);
     assert_eq!(pair(&mut world, &pin).expect_err("restarted").code, -32021);
 }
@@ -79,9 +66,9 @@ fn d1_cancel_and_restart_close_the_window() {
 fn d2_three_wrong_guesses_close_the_window() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     for _ in 0..3 {
-        assert_eq!(pair(&mut world, &wrong(&pin)).expect_err("wrong").code, -32021);
+        assert_eq!(pair(&mut world, &wrong(&pin, 1)).expect_err("wrong").code, -32021);
     }
     assert_eq!(pair(&mut world, &pin).expect_err("closed").code, -32021);
     assert!(world.store.db.devices.is_empty());
@@ -92,9 +79,9 @@ fn d2_three_wrong_guesses_close_the_window() {
 fn d2_two_wrong_guesses_leave_one() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     for left in [2, 1] {
-        pair(&mut world, &wrong(&pin)).expect_err("wrong");
+        pair(&mut world, &wrong(&pin, 1)).expect_err("wrong");
         assert_eq!(tries_left(&mut world, owner), [left], "the owner is told");
     }
     pair(&mut world, &pin).expect("the third is right");
@@ -105,9 +92,9 @@ fn d2_ten_failed_windows_turn_pairing_off_also_over_a_restart() {
     let mut world = World::default();
     for _ in 0..10 {
         let owner = world.owner();
-        let pin = open_window(&mut world, owner);
+        let pin = world.pin_window(owner);
         for _ in 0..3 {
-            pair(&mut world, &wrong(&pin)).expect_err("wrong");
+            pair(&mut world, &wrong(&pin, 1)).expect_err("wrong");
         }
         world.advance(Duration::from_secs(30));
     }
@@ -129,14 +116,14 @@ fn d2_ten_failed_windows_turn_pairing_off_also_over_a_restart() {
 fn d3_guesses_count_per_pin_however_many_connections_guess() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     world.hold_store();
     let mut asked = Vec::new();
     for n in 0..100_u8 {
         let source = clawd_protocol::Source::Tcp([127, 0, 0, n].into());
         let client = world.stranger(source);
         if world.link(client.conn).is_open() {
-            let params = json!({"pin": wrong(&pin), "name": "n", "platform": "ios"});
+            let params = json!({"pin": wrong(&pin, 1), "name": "n", "platform": "ios"});
             asked.push((client, world.ask(client, "device.pair", params)));
         }
     }
@@ -155,7 +142,7 @@ fn d3_guesses_count_per_pin_however_many_connections_guess() {
 fn d4_two_devices_with_the_right_pin_and_one_is_paired() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     world.hold_store();
     let asked: Vec<_> = (0..2)
         .map(|_| {
@@ -191,23 +178,23 @@ fn d6_all_refusals_look_the_same() {
     let none = refusal(&|_, _| "000000".to_owned());
     assert_eq!(none.0.len(), 1);
     let is_wrong = refusal(&|world, owner| {
-        let pin = open_window(world, owner);
-        wrong(&pin)
+        let pin = world.pin_window(owner);
+        wrong(&pin, 1)
     });
     let expired = refusal(&|world, owner| {
-        let pin = open_window(world, owner);
+        let pin = world.pin_window(owner);
         world.advance(Duration::from_secs(301));
         pin
     });
     let used = refusal(&|world, owner| {
-        let pin = open_window(world, owner);
+        let pin = world.pin_window(owner);
         pair(world, &pin).expect("paired");
         pin
     });
     let locked = refusal(&|world, owner| {
-        let pin = open_window(world, owner);
+        let pin = world.pin_window(owner);
         for _ in 0..3 {
-            pair(world, &wrong(&pin)).expect_err("wrong");
+            pair(world, &wrong(&pin, 1)).expect_err("wrong");
         }
         pin
     });
@@ -222,7 +209,7 @@ fn d6_all_refusals_look_the_same() {
 fn a_full_disk_issues_no_token_and_announces_nothing() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     world.events(owner);
     world.fail_store(Some(StoreFault::Full));
     let refused = pair(&mut world, &pin).expect_err("nothing can be stored");
@@ -238,7 +225,7 @@ fn a_full_disk_issues_no_token_and_announces_nothing() {
 fn a_token_is_handed_out_only_when_it_is_on_disk() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     world.hold_store();
     let client = world.stranger(LOOPBACK);
     let params = json!({"pin": pin, "name": "n", "platform": "ios"});
@@ -262,7 +249,7 @@ fn c1_under_penalty_a_pin_is_not_even_looked_at() {
         }
         world.settle();
     }
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let client = world.stranger(LOOPBACK);
     let params = json!({"pin": pin, "name": "n", "platform": "ios"});
     world.ask(client, "device.pair", params);
@@ -274,7 +261,7 @@ fn c1_under_penalty_a_pin_is_not_even_looked_at() {
 /// A window that an admin has opened: the admin, and the PIN.
 fn window_of_an_admin(world: &mut World, owner: Client) -> (Paired, String) {
     let admin = world.pair(owner, "admin", "admin");
-    let pin = open_window(world, admin.client);
+    let pin = world.pin_window(admin.client);
     world.events(owner);
     (admin, pin)
 }
@@ -322,7 +309,7 @@ fn d1_a_window_closes_when_its_opener_has_expired() {
         world.call(admin.client, "daemon.status", json!({})).unwrap_or_else(|_| panic!("{days}"));
     }
     world.skew(20 * DAY_MS - 60_000);
-    let pin = open_window(&mut world, admin.client);
+    let pin = world.pin_window(admin.client);
     world.hang_up(admin.client.conn);
     world.advance(Duration::from_secs(90));
     assert_eq!(pair(&mut world, &pin).expect_err("the admin is none any more").code, -32021);
@@ -333,7 +320,7 @@ fn d1_others_windows_stay_open_when_a_device_is_revoked() {
     let mut world = World::default();
     let owner = world.owner();
     let admin = world.pair(owner, "admin", "admin");
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     world.call(owner, "device.revoke", json!({"id": admin.id})).expect("revoked");
     pair(&mut world, &pin).expect("the owner's window");
 }
@@ -344,7 +331,7 @@ fn d1_a6_the_owners_window_closes_when_the_local_token_is_rotated() {
         let mut world = World::default();
         let owner = world.owner();
         let witness = world.pair(owner, "admin", "witness").client;
-        let pin = open_window(&mut world, owner);
+        let pin = world.pin_window(owner);
         world.events(witness);
         world.ask(owner, "daemon.rotateToken", json!({"graceSecs": grace}));
         world.settle();
@@ -357,7 +344,7 @@ fn d1_a6_the_owners_window_closes_when_the_local_token_is_rotated() {
 fn d1_a_window_closes_by_the_wall_clock_too() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     // The machine slept: the other clock stood still.
     world.skew(301_000);
     assert_eq!(pair(&mut world, &pin).expect_err("too late").code, -32021);
@@ -367,7 +354,7 @@ fn d1_a_window_closes_by_the_wall_clock_too() {
 fn d1_the_owner_is_told_that_nobody_came() {
     let mut world = World::default();
     let owner = world.owner();
-    open_window(&mut world, owner);
+    world.pin_window(owner);
     world.advance(Duration::from_secs(301));
     let events = world.events(owner);
     assert!(events.iter().any(|event| event.params["state"] == "expired"), "{events:?}");
@@ -377,13 +364,13 @@ fn d1_the_owner_is_told_that_nobody_came() {
 fn d2_the_last_wrong_guess_is_answered_once_it_is_written_down() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     for _ in 0..2 {
-        pair(&mut world, &wrong(&pin)).expect_err("wrong");
+        pair(&mut world, &wrong(&pin, 1)).expect_err("wrong");
     }
     world.hold_store();
     let client = world.stranger(clawd_protocol::Source::Unix);
-    let params = json!({"pin": wrong(&pin), "name": "n", "platform": "ios"});
+    let params = json!({"pin": wrong(&pin, 1), "name": "n", "platform": "ios"});
     let asked = world.ask(client, "device.pair", params);
     world.settle();
     assert_eq!(world.answer(client, &asked), None);
@@ -397,9 +384,9 @@ fn d2_the_last_wrong_guess_is_answered_once_it_is_written_down() {
 fn lock(world: &mut World) {
     for _ in 0..10 {
         let owner = world.owner();
-        let pin = open_window(world, owner);
+        let pin = world.pin_window(owner);
         for _ in 0..3 {
-            pair(world, &wrong(&pin)).expect_err("wrong");
+            pair(world, &wrong(&pin, 1)).expect_err("wrong");
         }
         world.advance(Duration::from_secs(30));
     }
@@ -429,7 +416,7 @@ fn c6_devices_that_are_paired_at_once_keep_to_their_limit() {
     world.hold_store();
     let asked: Vec<_> = (0..2)
         .map(|_| {
-            let pin = open_window(&mut world, owner);
+            let pin = world.pin_window(owner);
             let client = world.stranger(clawd_protocol::Source::Unix);
             let params = json!({"pin": pin, "name": "n", "platform": "ios"});
             (client, world.ask(client, "device.pair", params))
@@ -441,6 +428,6 @@ fn c6_devices_that_are_paired_at_once_keep_to_their_limit() {
         .map(|(client, asked)| world.answer(*client, asked).expect("an answer").is_ok())
         .collect();
     assert_eq!(outcomes, [true, false]);
-    let pin = open_window(&mut world, owner);
+    let pin = world.pin_window(owner);
     assert_eq!(pair(&mut world, &pin).expect_err("one too many").code, -32021);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clawd_protocol::{Fingerprint, Limits, Source};
 use clawd_tests::client::request;
 use clawd_tests::phone::Begun;
+use clawd_tests::wish::wrong;
 use clawd_tests::{Client, Crash, LOOPBACK, Phone, RpcError, World};
 use serde_json::{Value, json};
 
@@ -12,18 +13,6 @@ const PHONE: Option<&[u8]> = Some(b"the phone's key");
 
 const fn lan(last: u8) -> Source {
     Source::Tcp(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, last)))
-}
-
-/// A window in which nobody is asked: its PIN.
-fn window(world: &mut World, owner: Client) -> String {
-    let params = json!({"confirm": false});
-    let window = world.call(owner, "daemon.pairPin", params).expect("a window");
-    window["pin"].as_str().expect("a PIN").to_owned()
-}
-
-fn wrong(pin: &str, by: u32) -> String {
-    let number: u32 = pin.parse().expect("digits");
-    format!("{:06}", (number + by) % 1_000_000)
 }
 
 fn pair(world: &mut World, last: u8, pin: &str) -> Result<Value, RpcError> {
@@ -41,7 +30,7 @@ fn d6_a_device_pairs_by_pin_and_the_pin_never_crosses_the_wire() {
     for guess_by in [0, 1] {
         let mut world = World::default();
         let owner = world.owner();
-        let pin = window(&mut world, owner);
+        let pin = world.pin_window(owner);
         let phone = world.phone(lan(7), PHONE);
         let run = phone.begin(&mut world, &wrong(&pin, guess_by)).expect("begun");
         run.finish(&mut world);
@@ -63,7 +52,7 @@ fn d6_a_device_pairs_by_pin_and_the_pin_never_crosses_the_wire() {
 fn e6_a_device_that_shows_a_key_is_bound_to_it() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let paired = pair(&mut world, 7, &pin).expect("paired");
     assert_eq!(paired["daemon_id"], clawd_tests::phone::daemon_key().to_string());
     let (_, device) = world.store.db.devices.first_key_value().expect("a device");
@@ -75,7 +64,7 @@ fn e6_a_device_that_shows_a_key_is_bound_to_it() {
 fn d6_somebody_in_between_burns_one_guess() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let evil = Fingerprint::of(b"in between");
     // The phone sees the key of the one in between; he passes on what it says, with a key of his own or none.
     for (last, key) in [(7, Some(&b"his key"[..])), (8, None)] {
@@ -84,7 +73,7 @@ fn d6_somebody_in_between_burns_one_guess() {
         assert!(is_refused(&victim.pair(&mut world, &pin)));
     }
     pair(&mut world, 9, &pin).expect("two guesses are gone, one is left");
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     // Also if only the phone was fooled, or only the daemon.
     for phone in [
         Phone { sees: evil, ..world.phone(lan(10), PHONE) },
@@ -118,19 +107,19 @@ fn d6_all_runs_look_the_same_until_they_are_refused_and_then_too() {
     let none = seen(&|_, _| "000000".to_owned());
     assert_eq!((none.0.len(), none.1), (1, Some(1008)));
     let cases: [(&str, Before<'_>); 6] = [
-        ("wrong", &|world, owner| wrong(&window(world, owner), 1)),
+        ("wrong", &|world, owner| wrong(&world.pin_window(owner), 1)),
         ("expired", &|world, owner| {
-            let pin = window(world, owner);
+            let pin = world.pin_window(owner);
             world.advance(Duration::from_secs(301));
             pin
         }),
         ("used", &|world, owner| {
-            let pin = window(world, owner);
+            let pin = world.pin_window(owner);
             pair(world, 1, &pin).expect("paired");
             pin
         }),
         ("spent", &|world, owner| {
-            let pin = window(world, owner);
+            let pin = world.pin_window(owner);
             for last in 1..4 {
                 assert!(is_refused(&pair(world, last, &wrong(&pin, 1))));
             }
@@ -138,7 +127,7 @@ fn d6_all_runs_look_the_same_until_they_are_refused_and_then_too() {
         }),
         ("locked", &|world, _| lock(world)),
         ("cancelled", &|world, owner| {
-            let pin = window(world, owner);
+            let pin = world.pin_window(owner);
             world.call(owner, "daemon.pairCancel", json!({})).expect("cancelled");
             pin
         }),
@@ -154,7 +143,7 @@ fn d6_the_name_of_a_run_does_not_say_whether_a_window_is_open() {
         let mut world = World::default();
         let owner = world.owner();
         if is_open {
-            window(&mut world, owner);
+            world.pin_window(owner);
         }
         let first = world.phone(lan(1), None).begin(&mut world, "000000").expect("begun");
         let second = world.phone(lan(2), None).begin(&mut world, "000000").expect("begun");
@@ -166,7 +155,7 @@ fn d6_the_name_of_a_run_does_not_say_whether_a_window_is_open() {
 fn d6_a_pin_in_clear_from_afar_is_refused_unseen_and_costs_nothing() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let params = json!({"pin": pin, "name": "n", "platform": "ios"});
     for _ in 0..2 {
         let afar = [
@@ -187,7 +176,7 @@ fn d6_a_pin_in_clear_from_afar_is_refused_unseen_and_costs_nothing() {
 fn d6_what_is_no_message_is_named_and_costs_nothing() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let phone = world.phone(lan(7), PHONE);
     let neutral = "QQEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for message in [json!(""), json!("QQ"), json!(neutral), json!(7), Value::Null] {
@@ -202,7 +191,7 @@ fn d6_what_is_no_message_is_named_and_costs_nothing() {
 fn d2_a_run_counts_when_it_is_answered_also_if_it_never_ends() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     for last in 1..4 {
         let phone = world.phone(lan(last), PHONE);
         phone.begin(&mut world, &wrong(&pin, 1)).expect("begun");
@@ -221,7 +210,7 @@ fn d2_a_run_counts_when_it_is_answered_also_if_it_never_ends() {
 fn d2_two_runs_that_never_end_leave_one() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     for last in 1..3 {
         world.phone(lan(last), PHONE).begin(&mut world, &pin).expect("begun");
     }
@@ -232,7 +221,7 @@ fn d2_two_runs_that_never_end_leave_one() {
 fn d2_a_run_under_way_keeps_a_spent_window_and_may_still_be_right() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let phone = world.phone(lan(1), PHONE);
     let run = phone.begin(&mut world, &pin).expect("begun");
     for last in 2..4 {
@@ -247,7 +236,7 @@ fn d2_a_run_under_way_keeps_a_spent_window_and_may_still_be_right() {
 fn d2_the_last_wrong_run_is_answered_once_it_is_written_down() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     for last in 1..3 {
         assert!(is_refused(&pair(&mut world, last, &wrong(&pin, 1))));
     }
@@ -267,7 +256,7 @@ fn lock(world: &mut World) -> String {
     let mut pin = String::new();
     for round in 0..10 {
         let owner = world.owner();
-        pin = window(world, owner);
+        pin = world.pin_window(owner);
         for guess in 0..3 {
             assert!(is_refused(&pair(world, 1 + round * 3 + guess, &wrong(&pin, 1))));
         }
@@ -293,7 +282,7 @@ fn d2_kill_between_runs_leaves_no_window() {
     for how in [Crash::Lost, Crash::Done, Crash::Power] {
         let mut world = World::default();
         let owner = world.owner();
-        let pin = window(&mut world, owner);
+        let pin = world.pin_window(owner);
         for last in 1..3 {
             assert!(is_refused(&pair(&mut world, last, &wrong(&pin, 1))));
         }
@@ -311,7 +300,7 @@ fn d3_of_a_thousand_guesses_over_a_hundred_connections_three_count() {
     let limits = Limits { strangers_max: 200, strangers_early_drop: 200, ..Limits::default() };
     let mut world = World::new(limits);
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let phones: Vec<Phone> = (0..100).map(|last| world.phone(lan(last), PHONE)).collect();
     // The first three are wrong, all others would be right.
     let runs: Vec<Begun> = phones
@@ -343,7 +332,7 @@ fn d3_of_a_thousand_guesses_over_a_hundred_connections_three_count() {
 fn d4_two_devices_that_finish_at_once_and_one_is_paired() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let phones = [world.phone(lan(1), PHONE), world.phone(lan(2), None)];
     let runs = phones.map(|phone| phone.begin(&mut world, &pin).expect("begun"));
     world.hold_store();
@@ -387,13 +376,13 @@ fn d4_two_devices_with_one_ticket_and_one_is_paired() {
 fn d4_a_replayed_transcript_fails() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let phone = world.phone(lan(1), PHONE);
     let run = phone.begin(&mut world, &pin).expect("begun");
     world.call(phone.client, "device.pairFinish", run.params()).expect("paired");
     for has_window in [false, true] {
         if has_window {
-            window(&mut world, owner);
+            world.pin_window(owner);
         }
         let thief = world.phone(lan(2), PHONE).client;
         let message = json!({"message": run.message});
@@ -409,7 +398,7 @@ fn d4_a_replayed_transcript_fails() {
 fn d4_a_connection_has_one_run_and_the_run_one_name() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let phone = world.phone(lan(1), PHONE);
     phone.begin(&mut world, &pin).expect("begun");
     assert_eq!(phone.begin(&mut world, &pin).expect_err("a second").code, -32021);
@@ -431,7 +420,7 @@ fn d1_a_run_ends_with_its_window() {
         ("cancelled", |world, owner| {
             world.call(owner, "daemon.pairCancel", json!({})).expect("cancelled");
         }),
-        ("another", |world, owner| drop(window(world, owner))),
+        ("another", |world, owner| drop(world.pin_window(owner))),
         ("rotated", |world, owner| {
             world.call(owner, "daemon.rotateToken", json!({"graceSecs": 60})).expect("rotated");
         }),
@@ -439,7 +428,7 @@ fn d1_a_run_ends_with_its_window() {
     for (how, end) in ends {
         let mut world = World::default();
         let owner = world.owner();
-        let pin = window(&mut world, owner);
+        let pin = world.pin_window(owner);
         let phone = world.phone(lan(1), PHONE);
         let run = phone.begin(&mut world, &pin).expect("begun");
         end(&mut world, owner);
@@ -453,7 +442,7 @@ fn d1_a_run_ends_with_its_window() {
 fn d1_a_run_ends_when_the_window_does_by_the_steady_clock() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     world.advance(Duration::from_secs(299));
     let phone = world.phone(lan(1), PHONE);
     let run = phone.begin(&mut world, &pin).expect("begun");
@@ -466,7 +455,7 @@ fn d1_a_run_ends_when_the_window_does_by_the_steady_clock() {
 fn a_token_by_pin_is_handed_out_only_when_it_is_on_disk() {
     let mut world = World::default();
     let owner = world.owner();
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let phone = world.phone(lan(1), PHONE);
     let run = phone.begin(&mut world, &pin).expect("begun");
     world.hold_store();
@@ -489,7 +478,7 @@ fn c1_whoever_hangs_up_instead_of_guessing_is_under_penalty_too() {
         world.hang_up(phone.client.conn);
         world.settle();
     }
-    let pin = window(&mut world, owner);
+    let pin = world.pin_window(owner);
     let phone = world.phone(lan(1), PHONE);
     assert!(phone.try_begin(&mut world, &pin).is_none(), "it is not looked at");
     pair(&mut world, 2, &pin).expect("from elsewhere the window is as good as new");

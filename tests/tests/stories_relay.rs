@@ -5,31 +5,13 @@ use std::time::Duration;
 use clawd_protocol::relay::control::signed;
 use clawd_protocol::relay::pin;
 use clawd_protocol::{DialFault, Fingerprint, Purpose};
-use clawd_tests::{Client, Crash, LegStage, NONCE, RpcError, World, signature};
+use clawd_tests::wish::{RELAY, TICKET, challenge, wanting};
+use clawd_tests::{Client, Crash, LegStage, NONCE, World, signature};
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
-const URL: &str = "wss://relay.example.org/clawd";
-const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB";
-
-/// A daemon whose owner wants a relay.
-fn wanting() -> (World, Client) {
-    let mut world = World::default();
-    let owner = world.owner();
-    set(&mut world, owner, json!({"url": URL, "enabled": true})).expect("set");
-    (world, owner)
-}
-
-fn set(world: &mut World, owner: Client, params: Value) -> Result<Value, RpcError> {
-    world.call(owner, "daemon.setRelay", params)
-}
-
-fn relay(world: &mut World, client: Client) -> Value {
-    world.call(client, "daemon.status", json!({})).expect("a status")["relay"].clone()
-}
-
 fn kind(world: &mut World, client: Client) -> String {
-    relay(world, client)["error"]["kind"].as_str().unwrap_or_default().to_owned()
+    world.relay(client)["error"]["kind"].as_str().unwrap_or_default().to_owned()
 }
 
 /// How long the daemon waits before it dials again.
@@ -37,10 +19,6 @@ fn wait(world: &World) -> Duration {
     assert_eq!(world.control(), None, "it waits");
     let mono = world.now().mono;
     world.deadline().expect("a deadline").since(mono)
-}
-
-fn challenge() -> String {
-    json!({"type": "challenge", "nonce": NONCE}).to_string()
 }
 
 mod registration {
@@ -52,8 +30,8 @@ mod registration {
         let leg = world.control().expect("it dials at once");
         let dial = &world.legs()[&leg].dial;
         assert_eq!(dial.target, format!("/clawd/v1/host/{}", world.daemon_id()));
-        assert_eq!((dial.relay.to_string().as_str(), dial.purpose), (URL, Purpose::Control));
-        assert_eq!(relay(&mut world, owner)["state"], "connecting");
+        assert_eq!((dial.relay.to_string().as_str(), dial.purpose), (RELAY, Purpose::Control));
+        assert_eq!(world.relay(owner)["state"], "connecting");
         world.dial_succeeds(leg);
         world.settle();
         assert!(world.said(leg).is_empty(), "nothing is said before the challenge");
@@ -79,9 +57,9 @@ mod registration {
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!(
             (events[0].name.as_str(), &events[0].params["url"]),
-            ("relay.connected", &json!(URL))
+            ("relay.connected", &json!(RELAY))
         );
-        let status = relay(&mut world, owner);
+        let status = world.relay(owner);
         assert_eq!(status["state"], "registered", "{status}");
         assert_eq!((&status["error"], &status["tunnels"]), (&Value::Null, &json!(0)));
         assert!(status["since"].is_string() && status["rttMs"] == 0, "{status}");
@@ -93,20 +71,20 @@ mod registration {
         assert_eq!(dial.target, format!("/clawd/v1/accept/{}/{TICKET}", world.daemon_id()));
         assert_eq!(dial.timeout, Duration::from_secs(10));
         world.tunnel_opens(tunnel).expect("a connection");
-        assert_eq!(relay(&mut world, owner)["tunnels"], 1);
+        assert_eq!(world.relay(owner)["tunnels"], 1);
     }
 
     #[test]
     fn the_access_token_is_said_once_and_shown_to_nobody() {
         let (mut world, owner) = wanting();
         let params = json!({"accessToken": "open sesame"});
-        let set = set(&mut world, owner, params).expect("set");
-        assert_eq!(set, json!({"enabled": true, "url": URL, "pin": null}));
+        let set = world.wish_relay(owner, params).expect("set");
+        assert_eq!(set, json!({"enabled": true, "url": RELAY, "pin": null}));
         let leg = world.relay_registers();
         let said = world.said(leg);
         assert_eq!(said[0]["accessToken"], "open sesame");
         assert_eq!(said[1], json!({"type": "ping"}));
-        assert!(!relay(&mut world, owner).to_string().contains("sesame"));
+        assert!(!world.relay(owner).to_string().contains("sesame"));
         assert!(world.store.audit.iter().all(|line| !line.contains("sesame")));
     }
 
@@ -131,14 +109,14 @@ mod registration {
         world.relay_registers();
         world.crash(Crash::Power);
         let owner = world.owner();
-        assert_eq!(relay(&mut world, owner)["state"], "connecting");
+        assert_eq!(world.relay(owner)["state"], "connecting");
         world.relay_registers();
-        assert_eq!(relay(&mut world, owner)["state"], "registered");
-        set(&mut world, owner, json!({"enabled": false})).expect("set");
+        assert_eq!(world.relay(owner)["state"], "registered");
+        world.wish_relay(owner, json!({"enabled": false})).expect("set");
         world.crash(Crash::Power);
         assert_eq!(world.control(), None);
         let owner = world.owner();
-        assert_eq!(relay(&mut world, owner)["state"], "off");
+        assert_eq!(world.relay(owner)["state"], "off");
     }
 }
 
@@ -159,7 +137,7 @@ mod trouble {
             let waits = wait(&world);
             let range = Duration::from_millis(longest * 500)..=Duration::from_secs(longest);
             assert!(range.contains(&waits), "{waits:?}, not in {range:?}");
-            let told = relay(&mut world, owner)["retryInSecs"].as_u64().expect("when");
+            let told = world.relay(owner)["retryInSecs"].as_u64().expect("when");
             assert!(told <= longest && told >= longest / 2, "{told}");
             longest = (longest * 2).min(60);
             world.advance(waits);
@@ -193,7 +171,7 @@ mod trouble {
         for (fault, kind, hint) in faults {
             let leg = world.control().expect("a leg");
             world.dial_fails(leg, fault);
-            let status = relay(&mut world, owner);
+            let status = world.relay(owner);
             assert_eq!(status["state"], "waiting");
             assert_eq!(status["error"]["kind"], kind);
             let said = status["error"]["hint"].as_str().expect("a hint");
@@ -203,7 +181,7 @@ mod trouble {
             world.advance(Duration::from_secs(61));
         }
         world.relay_registers();
-        assert_eq!(relay(&mut world, owner)["error"], Value::Null);
+        assert_eq!(world.relay(owner)["error"], Value::Null);
     }
 
     #[test]
@@ -211,7 +189,7 @@ mod trouble {
         let (mut world, owner) = wanting();
         let key = Fingerprint::of(b"the relay's key");
         let text = pin::format(&key);
-        let answer = set(&mut world, owner, json!({ "pin": text })).expect("set");
+        let answer = world.wish_relay(owner, json!({ "pin": text })).expect("set");
         assert_eq!(answer["pin"], json!(text));
         for _ in 0..3 {
             let leg = world.control().expect("a leg");
@@ -303,7 +281,7 @@ mod trouble {
         assert_eq!(world.said(leg)[2], json!({"type": "ping"}));
         world.advance(Duration::from_millis(40));
         world.relay_says(leg, r#"{"type":"pong"}"#);
-        assert_eq!(relay(&mut world, owner)["rttMs"], 40);
+        assert_eq!(world.relay(owner)["rttMs"], 40);
         world.advance(Duration::from_secs(30));
         world.events(owner);
         world.advance(Duration::from_secs(10));
@@ -313,7 +291,10 @@ mod trouble {
             (event.name.as_str(), &event.params["kind"]),
             ("relay.disconnected", &json!("silent"))
         );
-        assert_eq!((&event.params["url"], &event.params["retryInSecs"]), (&json!(URL), &json!(1)));
+        assert_eq!(
+            (&event.params["url"], &event.params["retryInSecs"]),
+            (&json!(RELAY), &json!(1))
+        );
     }
 
     #[test]
@@ -353,7 +334,7 @@ mod trouble {
             let (mut world, owner, leg) = at_stage(2);
             let error = json!({"type": "error", "code": code, "message": "<script>"});
             world.relay_says(leg, &error.to_string());
-            let status = relay(&mut world, owner);
+            let status = world.relay(owner);
             assert_eq!(status["error"]["kind"], kind);
             assert!(!status.to_string().contains("script"), "{status}");
             assert!(wait(&world) <= Duration::from_secs(1));
@@ -397,7 +378,7 @@ mod tunnels {
             assert_eq!(answer["deviceId"], json!(device.id));
             clients.push(client);
         }
-        assert_eq!(relay(&mut world, owner)["tunnels"], 3);
+        assert_eq!(world.relay(owner)["tunnels"], 3);
         let list = world.call(owner, "device.list", json!({})).expect("a list");
         assert!(list.as_array().expect("devices").iter().all(|it| it["via"] == "relay"), "{list}");
         // The control connection goes; they stay.
@@ -416,7 +397,7 @@ mod tunnels {
         world.auth(client, &phone.token).expect("in");
         world.call(owner, "device.revoke", json!({"id": phone.id})).expect("revoked");
         assert_eq!(world.close_code(client), Some(1008));
-        assert_eq!(relay(&mut world, owner)["tunnels"], 0);
+        assert_eq!(world.relay(owner)["tunnels"], 0);
     }
 
     #[test]
@@ -441,7 +422,7 @@ mod tunnels {
         for tunnel in world.tunnels() {
             world.dial_fails(tunnel, DialFault::Rejected(404));
         }
-        assert_eq!(relay(&mut world, owner)["state"], "registered", "only they were lost");
+        assert_eq!(world.relay(owner)["state"], "registered", "only they were lost");
         world.relay_invites(leg, TICKET, "198.51.100.7");
         assert_eq!(world.tunnels().len(), 1);
         let lines = world.trace().to_string().matches("InviteLost").count();
@@ -475,6 +456,6 @@ mod tunnels {
         world.advance(Duration::from_secs(1));
         world.relay_registers();
         assert!(world.tunnel_opens(tunnel).is_some());
-        assert_eq!(relay(&mut world, owner)["tunnels"], 1);
+        assert_eq!(world.relay(owner)["tunnels"], 1);
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use clawd_protocol::{LegId, Source};
 use clawd_tests::client::upgrade_headers;
 use clawd_tests::phone::daemon_key;
+use clawd_tests::wish::{TICKET, wanting};
 use clawd_tests::{Client, LOOPBACK, Phone, Stage, World};
 use serde_json::{Value, json};
 
-const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB";
 const ELSEWHERE: &str = "198.51.100.7";
 /// What a relay may say about where somebody comes from: nothing of it is known to be true.
 const LIES: [&str; 10] = [
@@ -28,10 +28,7 @@ const LIES: [&str; 10] = [
 
 /// A daemon that is registered at a relay.
 fn registered() -> (World, Client, LegId) {
-    let mut world = World::default();
-    let owner = world.owner();
-    let wanted = json!({"url": "wss://relay.example.org", "enabled": true});
-    world.call(owner, "daemon.setRelay", wanted).expect("set");
+    let (mut world, owner) = wanting();
     let leg = world.relay_registers();
     (world, owner, leg)
 }

@@ -4,31 +4,9 @@ use std::time::Duration;
 
 use clawd_protocol::relay::pin;
 use clawd_protocol::{DialFault, Fingerprint, StoreFault};
-use clawd_tests::{Client, Crash, LegStage, NONCE, RpcError, World};
+use clawd_tests::wish::{RELAY, TICKET, challenge, wanting};
+use clawd_tests::{Client, Crash, LegStage, World};
 use serde_json::{Value, json};
-
-const URL: &str = "wss://relay.example.org/clawd";
-const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB";
-
-/// A daemon whose owner wants a relay.
-fn wanting() -> (World, Client) {
-    let mut world = World::default();
-    let owner = world.owner();
-    set(&mut world, owner, json!({"url": URL, "enabled": true})).expect("set");
-    (world, owner)
-}
-
-fn set(world: &mut World, owner: Client, params: Value) -> Result<Value, RpcError> {
-    world.call(owner, "daemon.setRelay", params)
-}
-
-fn relay(world: &mut World, client: Client) -> Value {
-    world.call(client, "daemon.status", json!({})).expect("a status")["relay"].clone()
-}
-
-fn challenge() -> String {
-    json!({"type": "challenge", "nonce": NONCE}).to_string()
-}
 
 mod wishes {
     use super::*;
@@ -37,21 +15,24 @@ mod wishes {
     fn nothing_is_dialled_before_the_wish_is_on_disk() {
         let mut world = World::default();
         let owner = world.owner();
-        assert_eq!(relay(&mut world, owner), Value::Null);
+        assert_eq!(world.relay(owner), Value::Null);
         assert_eq!(world.control(), None);
         world.hold_store();
-        let asked = world.ask(owner, "daemon.setRelay", json!({"url": URL, "enabled": true}));
-        let twice = set(&mut world, owner, json!({"enabled": false})).expect_err("one at a time");
+        let asked = world.ask(owner, "daemon.setRelay", json!({"url": RELAY, "enabled": true}));
+        let twice = world.wish_relay(owner, json!({"enabled": false})).expect_err("one at a time");
         assert_eq!(twice.kind, "rate_limited");
         world.settle();
         assert_eq!(world.control(), None);
-        assert_eq!(relay(&mut world, owner), Value::Null);
+        assert_eq!(world.relay(owner), Value::Null);
         world.release_store();
         let answer = world.answer(owner, &asked).expect("an answer").expect("set");
-        assert_eq!(answer, json!({"enabled": true, "url": URL, "pin": null}));
+        assert_eq!(answer, json!({"enabled": true, "url": RELAY, "pin": null}));
         assert!(world.control().is_some());
         let line = world.store.audit.iter().find(|line| line.contains("relay_changed"));
-        assert!(line.is_some_and(|line| line.contains("owner") && line.contains(URL)), "{line:?}");
+        assert!(
+            line.is_some_and(|line| line.contains("owner") && line.contains(RELAY)),
+            "{line:?}"
+        );
     }
 
     #[test]
@@ -59,12 +40,12 @@ mod wishes {
         let (mut world, owner) = wanting();
         let leg = world.relay_registers();
         world.fail_store(Some(StoreFault::Full));
-        let refused = set(&mut world, owner, json!({"enabled": false})).expect_err("not stored");
+        let refused = world.wish_relay(owner, json!({"enabled": false})).expect_err("not stored");
         assert_eq!(refused.kind, "storage_failed");
         assert_eq!(world.legs()[&leg].stage, LegStage::Up);
-        assert_eq!(relay(&mut world, owner)["enabled"], true);
+        assert_eq!(world.relay(owner)["enabled"], true);
         world.fail_store(None);
-        set(&mut world, owner, json!({"enabled": false})).expect("set");
+        world.wish_relay(owner, json!({"enabled": false})).expect("set");
         assert_eq!(world.legs()[&leg].stage, LegStage::Gone);
     }
 
@@ -78,14 +59,14 @@ mod wishes {
             let refused = world.call(admin.client, method, params).expect_err(method);
             assert_eq!((refused.kind.as_str(), &refused.data["needs"]), ("role", &json!("owner")));
         }
-        assert_eq!(relay(&mut world, admin.client)["enabled"], true, "all may see it");
+        assert_eq!(world.relay(admin.client)["enabled"], true, "all may see it");
     }
 
     #[test]
     fn a_wish_that_is_none_names_what_is_wrong() {
         let mut world = World::default();
         let owner = world.owner();
-        let unset = set(&mut world, owner, json!({"enabled": false})).expect("as it was");
+        let unset = world.wish_relay(owner, json!({"enabled": false})).expect("as it was");
         assert_eq!(unset, json!({"enabled": false, "url": null, "pin": null}));
         for (params, field, words) in [
             (json!({"enabled": true}), "url", "missing"),
@@ -94,14 +75,14 @@ mod wishes {
             (json!({"url": "https://relay.example.org"}), "url", "begins with wss://"),
             (json!({"url": "wss://u:p@relay.example.org"}), "url", "wss://HOST"),
             (json!({"url": 7}), "url", "string"),
-            (json!({"url": URL, "enabled": "yes"}), "enabled", "true or false"),
-            (json!({"url": URL, "pin": "sha256/AAAA"}), "pin", "44 characters"),
-            (json!({"url": URL, "pin": [1]}), "pin", "string"),
-            (json!({"url": URL, "accessToken": ""}), "accessToken", "1024"),
-            (json!({"url": URL, "accessToken": "a\nb"}), "accessToken", "control"),
-            (json!({"url": URL, "access_token": "x".repeat(2000)}), "accessToken", "1024"),
+            (json!({"url": RELAY, "enabled": "yes"}), "enabled", "true or false"),
+            (json!({"url": RELAY, "pin": "sha256/AAAA"}), "pin", "44 characters"),
+            (json!({"url": RELAY, "pin": [1]}), "pin", "string"),
+            (json!({"url": RELAY, "accessToken": ""}), "accessToken", "1024"),
+            (json!({"url": RELAY, "accessToken": "a\nb"}), "accessToken", "control"),
+            (json!({"url": RELAY, "access_token": "x".repeat(2000)}), "accessToken", "1024"),
         ] {
-            let refused = set(&mut world, owner, params.clone()).expect_err("refused");
+            let refused = world.wish_relay(owner, params.clone()).expect_err("refused");
             assert_eq!(refused.code, -32602, "{params}");
             assert_eq!(refused.data["field"], field, "{params}");
             assert!(refused.message.contains(words), "{params}: {}", refused.message);
@@ -113,19 +94,19 @@ mod wishes {
     fn another_relay_is_shown_nothing_that_was_meant_for_the_one_before() {
         let (mut world, owner) = wanting();
         let key = pin::format(&Fingerprint::of(b"k"));
-        set(&mut world, owner, json!({"pin": key, "accessToken": "open sesame"})).expect("set");
+        world.wish_relay(owner, json!({"pin": key, "accessToken": "open sesame"})).expect("set");
         world.relay_registers();
         let other = json!({"url": "wss://other.example.org"});
-        let answer = set(&mut world, owner, other).expect("set");
+        let answer = world.wish_relay(owner, other).expect("set");
         assert_eq!(answer, json!({"enabled": true, "url": "wss://other.example.org", "pin": null}));
         let leg = world.relay_registers();
         assert_eq!(world.said(leg)[0].get("accessToken"), None);
         // The same one once more keeps both; `null` takes them away.
-        set(&mut world, owner, json!({"pin": key, "accessToken": "a"})).expect("set");
+        world.wish_relay(owner, json!({"pin": key, "accessToken": "a"})).expect("set");
         let same = json!({"url": "wss://OTHER.example.org:443/"});
-        assert_eq!(set(&mut world, owner, same).expect("set")["pin"], json!(key));
+        assert_eq!(world.wish_relay(owner, same).expect("set")["pin"], json!(key));
         let none = json!({"pin": null, "accessToken": null});
-        assert_eq!(set(&mut world, owner, none).expect("set")["pin"], Value::Null);
+        assert_eq!(world.wish_relay(owner, none).expect("set")["pin"], Value::Null);
         let leg = world.relay_registers();
         assert_eq!(world.said(leg)[0].get("accessToken"), None);
     }
@@ -136,9 +117,9 @@ mod wishes {
         let leg = world.control().expect("a leg");
         world.dial_fails(leg, DialFault::TimedOut);
         assert_eq!(world.control(), None);
-        set(&mut world, owner, json!({"enabled": true})).expect("set");
+        world.wish_relay(owner, json!({"enabled": true})).expect("set");
         let leg = world.relay_registers();
-        set(&mut world, owner, json!({"enabled": true})).expect("set");
+        world.wish_relay(owner, json!({"enabled": true})).expect("set");
         assert_eq!(world.legs()[&leg].stage, LegStage::Up);
     }
 
@@ -169,7 +150,7 @@ mod wishes {
                 world.relay_hangs_up(leg);
             }
             world.events(owner);
-            let answer = set(&mut world, owner, json!({"enabled": false})).expect("set");
+            let answer = world.wish_relay(owner, json!({"enabled": false})).expect("set");
             assert_eq!(answer["enabled"], false);
             world.release_questions();
             assert_eq!(world.legs()[&leg].stage, LegStage::Gone, "{stage}");
@@ -185,7 +166,7 @@ mod wishes {
             assert_eq!(world.control(), None);
             let late = world.open(clawd_protocol::Source::Relay(None));
             assert!(!world.link(late).is_open(), "{stage}");
-            assert_eq!(relay(&mut world, owner)["state"], "off");
+            assert_eq!(world.relay(owner)["state"], "off");
         }
     }
 
