@@ -178,6 +178,8 @@ fn what_is_about_this_machine_is_refused_and_so_is_the_present_directory() {
     assert!(err.contains("in which directory of desk") && err.contains("-C"), "{err}");
     let (_, err) = two.run(2, &["-R", "desk", "run", "-C", "repo", "say hi"]);
     assert!(err.contains("whole path"), "{err}");
+    let (_, err) = two.run(9, &["-R", "desk", "run", "-C", "/no/such/place", "say hi"]);
+    assert!(err.contains("/no/such/place does not exist"), "{err}");
     let (_, err) = two.run(9, &["-R", "des", "status"]);
     assert!(err.contains("no remote is called `des`") && err.contains("desk"), "{err}");
     two.laptop.env.push(("CLAWD_REMOTE".to_owned(), "desk".to_owned()));

@@ -63,7 +63,11 @@ pub(super) fn create(
             params.insert((*name).to_owned(), value.as_str().into());
         }
     }
-    daemon.call("session.create", params)
+    daemon.call("session.create", params).map_err(|mut failure| {
+        // The daemon names the parameter; who has typed a path wants to read that.
+        failure.message = failure.message.replace("`repoPath`", &visible_line(dir));
+        failure
+    })
 }
 
 fn list(daemon: &mut Connection, screen: &Screen) -> Result<(), Failure> {
