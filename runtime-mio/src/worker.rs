@@ -161,7 +161,10 @@ fn answer(question: &Question, mark: &ChildMark, knows: &Knows) -> Answer {
             },
             None => failed("there is no identity".to_owned()),
         },
-        Question::Addresses => Answer::Addresses(addresses::reachable(&knows.bound)),
+        Question::Addresses => match addresses::reachable(&knows.bound) {
+            Ok(found) => Answer::Addresses(found),
+            Err(error) => failed(error.to_string()),
+        },
         Question::Messages { .. }
         | Question::MessageByClientId { .. }
         | Question::ToolCalls { .. }

@@ -166,6 +166,30 @@ fn a_device_learns_where_the_daemon_is_now() {
 }
 
 #[test]
+fn c6_however_many_ask_where_we_are_the_world_is_asked_once() {
+    let mut world = World::default();
+    world.machine.addresses = vec![OURS];
+    let owner = world.owner();
+    let phone = world.pair(owner, "read", "phone").client;
+    world.hold_questions();
+    let before = world.questions();
+    let calls: Vec<_> = (0..20).map(|_| world.ask(phone, "daemon.addresses", json!({}))).collect();
+    let asked = world.ask(owner, "daemon.pairPin", json!({}));
+    world.settle();
+    assert_eq!(world.questions(), before + 1);
+    world.release_questions();
+    for call in calls {
+        let answer = world.answer(phone, &call).expect("an answer");
+        assert_eq!(answer, Ok(json!({"urls": ["wss://192.168.1.23:4300"]})));
+    }
+    let opened = world.answer(owner, &asked).expect("an answer").expect("a window");
+    assert_eq!(opened["reachable"], true);
+    // The next is asked anew.
+    world.machine.addresses.clear();
+    assert_eq!(world.call(phone, "daemon.addresses", json!({})), Ok(json!({"urls": []})));
+}
+
+#[test]
 fn a_relay_is_in_the_code_while_it_is_used() {
     for enabled in [false, true] {
         let mut world = World::default();

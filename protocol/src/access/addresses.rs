@@ -8,6 +8,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
@@ -35,8 +36,8 @@ pub(crate) enum Wanted {
 
 /// The result of `daemon.addresses`.
 #[derive(Serialize)]
-struct Places {
-    urls: Vec<String>,
+struct Places<'a> {
+    urls: &'a [String],
 }
 
 impl Access {
@@ -44,11 +45,15 @@ impl Access {
         self.want_addresses(cx, Wanted::Call(call));
     }
 
+    /// However many want them, the world is asked once at a time: calls are many, and those who answer questions few.
     pub(super) fn want_addresses(&mut self, cx: &mut Ctx<'_>, wanted: Wanted) {
+        if let Some((_, waiting)) = &mut self.wanted {
+            return waiting.push(wanted);
+        }
         let ask = cx.ask(Question::Addresses);
         let until = cx.engine.now.mono + cx.engine.config.limits.addresses_timeout;
         cx.engine.timers.arm(Timer::Ask(ask), until);
-        self.wanted.await_(ask, wanted);
+        self.wanted = Some((ask, vec![wanted]));
     }
 
     /// Takes the answer to a question of ours; another one is given back.
@@ -58,34 +63,41 @@ impl Access {
         ask: AskId,
         answer: Answer,
     ) -> Option<Answer> {
-        let Some(wanted) = self.wanted.take(&ask) else { return Some(answer) };
+        let Some((_, waiting)) = self.wanted.take_if(|(asked, _)| *asked == ask) else {
+            return Some(answer);
+        };
         cx.engine.timers.disarm(Timer::Ask(ask));
-        self.hand_out(cx, wanted, answer.addresses());
+        self.hand_out(cx, waiting, &answer.addresses());
         None
     }
 
     pub(crate) fn on_ask_late(&mut self, cx: &mut Ctx<'_>, ask: AskId) -> bool {
-        let Some(wanted) = self.wanted.take(&ask) else { return false };
+        let Some((_, waiting)) = self.wanted.take_if(|(asked, _)| *asked == ask) else {
+            return false;
+        };
         let why = String::from("no answer in time");
-        self.hand_out(cx, wanted, Err(StoreFault::Failed(why)));
+        self.hand_out(cx, waiting, &Err(StoreFault::Failed(why)));
         true
     }
 
     fn hand_out(
         &mut self,
         cx: &mut Ctx<'_>,
-        wanted: Wanted,
-        found: Result<Vec<IpAddr>, StoreFault>,
+        waiting: Vec<Wanted>,
+        found: &Result<Vec<IpAddr>, StoreFault>,
     ) {
-        let port = cx.engine.port;
-        match wanted {
-            // A window opens in any case, since a PIN is good on this machine too.
-            Wanted::Window(wish) => self.on_place(cx, wish, &urls(found.unwrap_or_default(), port)),
-            Wanted::Call(call) => {
-                let Some(call) = cx.still_welcome(call) else { return };
-                match found {
-                    Ok(found) => cx.answer(call, &Places { urls: urls(found, port) }),
-                    Err(_) => cx.refuse(call, &unknown()),
+        let urls = found.as_ref().map(|found| urls(found, cx.engine.port));
+        for wanted in waiting {
+            match (wanted, &urls) {
+                (Wanted::Window(wish), Ok(urls)) => self.on_place(cx, wish, urls),
+                // A window opens in any case, since a PIN is good on this machine too.
+                (Wanted::Window(wish), Err(_)) => self.on_place(cx, wish, &[]),
+                (Wanted::Call(call), urls) => {
+                    let Some(call) = cx.still_welcome(call) else { continue };
+                    match urls {
+                        Ok(urls) => cx.answer(call, &Places { urls }),
+                        Err(_) => cx.refuse(call, &unknown()),
+                    }
                 }
             }
         }
@@ -100,12 +112,13 @@ fn unknown() -> RpcError {
 
 /// The older kind of address first: it is short, and most phones have one. One that is good on one link only says nothing
 /// without the link's name, which differs from machine to machine.
-fn urls(mut addresses: Vec<IpAddr>, port: u16) -> Vec<String> {
+fn urls(addresses: &[IpAddr], port: u16) -> Vec<String> {
     let is_of_link = |address: &IpAddr| match address {
         IpAddr::V6(address) => address.is_unicast_link_local(),
         IpAddr::V4(_) => false,
     };
-    addresses.retain(|address| !is_of_link(address) && !address.is_loopback());
-    addresses.sort_by_key(IpAddr::is_ipv6);
-    addresses.iter().map(|address| format!("wss://{}", SocketAddr::new(*address, port))).collect()
+    let mut good: Vec<&IpAddr> =
+        addresses.iter().filter(|it| !is_of_link(it) && !it.is_loopback()).collect();
+    good.sort_by_key(|it| it.is_ipv6());
+    good.into_iter().map(|address| format!("wss://{}", SocketAddr::new(*address, port))).collect()
 }

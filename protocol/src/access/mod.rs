@@ -53,7 +53,7 @@ pub(crate) struct Access {
     /// A device that waits for somebody to say that it may come in.
     asking: Option<Box<Asking>>,
     /// What waits until we know where we are reached.
-    wanted: Pending<AskId, Wanted>,
+    wanted: Option<(AskId, Vec<Wanted>)>,
     failures: Failures,
     strangers: Strangers,
     witness: Witness,
@@ -133,7 +133,7 @@ impl Access {
             devices: Devices::new(snapshot),
             pairing: Pairing::new(core::mem::take(&mut snapshot.pairing), limits),
             asking: None,
-            wanted: Pending::new(),
+            wanted: None,
             failures: Failures::new(limits),
             strangers: Strangers::new(limits),
             witness: Witness::new(limits),

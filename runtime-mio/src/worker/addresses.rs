@@ -4,21 +4,23 @@
 //! another machine could connect to.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 /// Addresses of interfaces that are up, as far as one of these is bound to them.
-#[must_use]
-pub fn reachable(bound: &[IpAddr]) -> Vec<IpAddr> {
+///
+/// # Errors
+/// The system does not say, which is not the same as none: it may be out of file descriptors.
+pub fn reachable(bound: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
     let is_bound = |address: &IpAddr| {
         bound
             .iter()
             .any(|at| at == address || at.is_unspecified() && at.is_ipv4() == address.is_ipv4())
     };
-    let interfaces = getifaddrs().into_iter().flatten();
-    let up = interfaces.filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP));
+    let up = getifaddrs()?.filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP));
     let found: BTreeSet<IpAddr> = up
         .filter_map(|interface| {
             let address = interface.address?;
@@ -28,7 +30,7 @@ pub fn reachable(bound: &[IpAddr]) -> Vec<IpAddr> {
         .filter(is_bound)
         .filter(is_reachable)
         .collect();
-    found.into_iter().collect()
+    Ok(found.into_iter().collect())
 }
 
 /// Neither loopback nor link-local: the latter needs the name of an interface, which is another one over there.
@@ -47,8 +49,8 @@ mod tests {
     #[test]
     fn nobody_can_reach_loopback() {
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        assert!(reachable(&loopback).is_empty());
+        assert!(reachable(&loopback).unwrap().is_empty());
         let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        assert!(reachable(&any).iter().all(|address| !address.is_loopback()));
+        assert!(reachable(&any).unwrap().iter().all(|address| !address.is_loopback()));
     }
 }

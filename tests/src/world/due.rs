@@ -58,6 +58,12 @@ impl World {
         self.are_questions_held = true;
     }
 
+    /// So many of them wait.
+    #[must_use]
+    pub fn questions(&self) -> usize {
+        self.due.keys().filter(|origin| matches!(origin, Origin::Ask(_))).count()
+    }
+
     /// They are answered now.
     pub fn release_questions(&mut self) {
         self.are_questions_held = false;
