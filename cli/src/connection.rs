@@ -174,11 +174,24 @@ impl Connection {
 
     /// Makes a call and waits for its answer. Events that come meanwhile are kept.
     pub(crate) fn call(&mut self, method: &str, params: impl Serialize) -> Result<Value, Failure> {
+        self.call_within(CALL_TIMEOUT, method, params)
+    }
+
+    /// The same with patience of one's own.
+    pub(crate) fn call_within(
+        &mut self,
+        patience: Duration,
+        method: &str,
+        params: impl Serialize,
+    ) -> Result<Value, Failure> {
         let wanted = self.start(method, params)?;
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        let deadline = Instant::now() + patience;
         loop {
             match self.happening(&[], Some(deadline))? {
-                None => return Err(lost(&format!("it did not answer {method} within 40 s"))),
+                None => {
+                    let seconds = patience.as_secs();
+                    return Err(lost(&format!("it did not answer {method} within {seconds} s")));
+                }
                 Some(Met::Daemon(Happening::Answer { call, result })) if call == wanted => {
                     return value(&result.map_err(Failure::from)?);
                 }

@@ -201,9 +201,9 @@ fn cannot_listen(addr: SocketAddr, source: &io::Error) -> Failure {
     ))
 }
 
-/// The addresses at which other machines reach who listens on these.
+/// The addresses at which other machines reach who listens on these, as far as the system says.
 pub(crate) fn reachable(bind: &[IpAddr]) -> Vec<IpAddr> {
-    clawd_runtime_mio::worker::reachable(bind)
+    clawd_runtime_mio::worker::reachable(bind).unwrap_or_default()
 }
 
 /// The id of the daemon of this directory; none before its first start.

@@ -30,9 +30,10 @@ impl DirectUrl {
         self.0.port()
     }
 
-    /// It names a host, and not an address.
-    pub(crate) fn is_name(&self) -> bool {
-        self.host().parse::<IpAddr>().is_err()
+    /// An address at which another machine could be.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        let address = self.host().parse::<IpAddr>().map(|it| it.to_canonical());
+        address.is_ok_and(|it| !it.is_loopback() && !it.is_unspecified() && !it.is_multicast())
     }
 }
 
@@ -124,6 +125,22 @@ mod tests {
         }
         for text in ["", "a b", "a/b", "wss://", "a:0", "a:65536", "u@a", "a?b", ":1", "\u{1b}a"] {
             assert_eq!(text.parse::<DirectUrl>(), Err(NoDirectUrl), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_an_address_of_another_machine_is_elsewhere() {
+        for (url, is_elsewhere) in [
+            ("10.0.0.2", true),
+            ("[fd00::1]", true),
+            ("127.0.0.1", false),
+            ("[::1]", false),
+            ("[::ffff:127.0.0.1]", false),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+            ("desk.local", false),
+        ] {
+            assert_eq!(url.parse::<DirectUrl>().unwrap().is_elsewhere(), is_elsewhere, "{url}");
         }
     }
 

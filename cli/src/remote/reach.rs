@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clawd_protocol::Fingerprint;
 use clawd_protocol::client::Bookmark;
@@ -20,6 +21,8 @@ use crate::exit::{Exit, Failure};
 
 /// More addresses than that no machine has that anybody pairs with.
 const URLS_MAX: usize = 16;
+/// Nobody waits longer for a comfort.
+const ADDRESSES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Another daemon, with all that is needed to go there.
 #[derive(Debug)]
@@ -58,7 +61,7 @@ impl Away {
     pub(crate) fn connect(&self, from: Option<&Bookmark>) -> Result<Connection, Failure> {
         // As it is known now: another command, or an earlier connection of this one, may have learnt more.
         let known = self.remotes.find(&self.remote.name).ok();
-        let known = known.filter(|it| it.device_id == self.remote.device_id);
+        let known = known.filter(|it| it.is_same_pairing(&self.remote));
         self.connect_by(known.as_ref().unwrap_or(&self.remote).ways(), from)
     }
 
@@ -96,26 +99,22 @@ impl Away {
     /// What works is tried first the next time; who came through the relay asks for a shorter way. That is a comfort: failing
     /// at it is no failure.
     fn remember(&self, way: &Way, daemon: &mut Connection) {
-        let relay = daemon.welcome.relay_url.as_deref().and_then(|url| url.parse().ok());
-        if let Some(relay) = relay.filter(|relay| self.remote.relay.as_ref() != Some(relay)) {
+        if let Some(relay) = daemon.welcome.relay_url.as_deref().and_then(|url| url.parse().ok()) {
             let _ = self.remotes.learn_relay(&self.remote, &relay);
         }
-        match way {
-            Way::Direct(url) if self.remote.urls.first() == Some(url) => {}
-            Way::Direct(url) => {
-                let _ = self.remotes.prefer(&self.remote, url);
-            }
-            Way::Relay(_) => {
-                let _ = self.ask_for_urls(daemon);
-            }
-        }
+        let _ = match way {
+            Way::Direct(url) => self.remotes.prefer(&self.remote, url),
+            Way::Relay(_) => self.ask_for_urls(daemon),
+        };
     }
 
     fn ask_for_urls(&self, daemon: &mut Connection) -> Result<(), Failure> {
-        let said = daemon.call("daemon.addresses", json!({}))?;
+        let said = daemon.call_within(ADDRESSES_TIMEOUT, "daemon.addresses", json!({}))?;
         let urls = said["urls"].as_array().into_iter().flatten();
-        let urls: Vec<DirectUrl> =
-            urls.filter_map(|url| url.as_str()?.parse().ok()).take(URLS_MAX).collect();
+        // A daemon has addresses; names would be looked up, and who knows what answers on this machine.
+        let urls =
+            urls.filter_map(|url| url.as_str()?.parse().ok()).filter(DirectUrl::is_elsewhere);
+        let urls: Vec<DirectUrl> = urls.take(URLS_MAX).collect();
         self.remotes.learn_urls(&self.remote, &urls)
     }
 

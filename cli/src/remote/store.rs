@@ -27,6 +27,8 @@ const LIST_BYTES_MAX: usize = 1024 * 1024;
 const KEY_BYTES_MAX: usize = 4096;
 /// More is no list that anybody keeps.
 const REMOTES_MAX: usize = 100;
+/// Places of one daemon that are kept.
+const URLS_MAX: usize = 12;
 const NAME_CHARS_MAX: usize = 32;
 const VERSION: u64 = 1;
 
@@ -52,6 +54,11 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// The same device of the same daemon: a daemon chooses the device's id, so that alone says nothing.
+    pub(crate) fn is_same_pairing(&self, other: &Self) -> bool {
+        (self.daemon_id, &self.device_id) == (other.daemon_id, &other.device_id)
+    }
+
     /// All but the token.
     pub(crate) fn to_json(&self) -> Value {
         json!({
@@ -203,13 +210,15 @@ impl Remotes {
         })
     }
 
-    /// The daemon has said where in its network it is now. What else had its address there is somebody else by now; names
-    /// that a person gave stay good, since what they mean may change too.
+    /// The daemon has said where in its network it is now: what is new comes first, and what it did not say last. A person may
+    /// have named a place that the daemon cannot know; what is never right again falls off the end.
     pub(crate) fn learn_urls(&self, remote: &Remote, urls: &[DirectUrl]) -> Result<(), Failure> {
         self.edit(remote, |known| {
-            known.urls.retain(|old| old.is_name() || urls.contains(old));
-            for url in urls {
-                if !known.urls.contains(url) {
+            let old = std::mem::take(&mut known.urls);
+            let (said, unsaid): (Vec<_>, Vec<_>) = old.iter().partition(|url| urls.contains(url));
+            let new = urls.iter().filter(|url| !old.contains(url));
+            for url in new.chain(said).chain(unsaid) {
+                if known.urls.len() < URLS_MAX && !known.urls.contains(url) {
                     known.urls.push(url.clone());
                 }
             }
@@ -224,7 +233,7 @@ impl Remotes {
     /// Changes what is known of this one, if it is still known.
     fn edit(&self, remote: &Remote, change: impl FnOnce(&mut Remote)) -> Result<(), Failure> {
         self.change(|all| {
-            if let Some(known) = all.iter_mut().find(|it| it.device_id == remote.device_id) {
+            if let Some(known) = all.iter_mut().find(|it| it.is_same_pairing(remote)) {
                 change(known);
             }
             Ok(())

@@ -96,10 +96,12 @@ pub(super) fn pair(remotes: &Remotes, screen: &Screen, args: &Args) -> Result<()
     }
     let remote = remote_of(paired, place, &way, daemon.daemon, name.as_deref());
     let shown = remote.to_json();
+    let (urls, relay) = (remote.urls.clone(), remote.relay.clone());
     let role = visible_line(&remote.role).into_owned();
     let host = visible_line(&remote.host_name).into_owned();
     let (kept, before) = remotes.keep(remote, name.is_some())?;
     // The pairing before this one would stay in the owner's list, and nobody could say what it is.
+    let before = before.map(|before| Remote { urls, relay, ..before });
     if let Some(before) = before.map(|before| Away::of(remotes, before, &own))
         && !before.leave()
     {

@@ -105,19 +105,32 @@ fn what_worked_last_is_tried_first() {
 }
 
 #[test]
-fn who_moved_is_sought_where_it_is_and_where_a_person_said() {
+fn who_moved_is_sought_where_it_is_and_last_where_it_was() {
     let (_home, remotes) = empty();
     let desk = remote("desk", b"one", "d1");
     remotes.keep(desk.clone(), false).unwrap();
     let now = ["10.0.0.9", "10.0.0.2", "10.0.0.9"].map(|url| url.parse().unwrap());
     remotes.learn_urls(&desk, &now).unwrap();
-    let known = ["wss://10.0.0.2:4300", "wss://desk.local:4300", "wss://10.0.0.9:4300"];
+    let known = [
+        "wss://10.0.0.9:4300",
+        "wss://10.0.0.2:4300",
+        "wss://192.168.1.2:4300",
+        "wss://desk.local:4300",
+    ];
     assert_eq!(places(&remotes), known);
     remotes.learn_urls(&desk, &[]).unwrap();
-    assert_eq!(places(&remotes), ["wss://desk.local:4300"]);
-    let other = Remote { device_id: "d2".to_owned(), ..desk };
-    remotes.learn_urls(&other, &now).unwrap();
-    assert_eq!(places(&remotes), ["wss://desk.local:4300"], "paired anew meanwhile");
+    assert_eq!(places(&remotes), known);
+    // Another daemon may give us the same id, and this one another.
+    for other in [remote("desk", b"two", "d1"), remote("desk", b"one", "d2")] {
+        remotes.prefer(&other, &"10.0.0.66".parse().unwrap()).unwrap();
+        assert_eq!(places(&remotes), known);
+    }
+    for night in 0..50 {
+        let now = [format!("10.1.0.{night}").parse().unwrap()];
+        remotes.learn_urls(&desk, &now).unwrap();
+    }
+    assert_eq!(places(&remotes).len(), URLS_MAX);
+    assert_eq!(places(&remotes)[0], "wss://10.1.0.49:4300");
 }
 
 #[test]
